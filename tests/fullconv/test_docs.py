@@ -5,12 +5,18 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support.paths import ROOT
 from support.servers import Server, running
+
+from fullconv import Answer, Client, Scorer
+from fullconv.file_options import FileOptions
+from fullconv.objects.rule import ObjectOptions
+from fullconv.options import Options
 
 MODELS = ROOT / "models"
 BLOCK = re.compile(
@@ -67,6 +73,16 @@ def test_the_examples_run(server: Server, folder: Path) -> None:
     for example in blocks:
         run(example, server, names)
     assert {"three.png", "page.npz", "page-heatmap.webp"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_page_names_the_whole_interface() -> None:
+    """docs/python.md names every option, every public part of an answer, and every argument of the constructors."""
+    of_answer = {name for name in {*dir(Answer), *Answer.__dataclass_fields__} if not name.startswith("_")}
+    arguments = {name for kind in (Scorer, Client) for name in signature(kind).parameters} - {"models", "server"}
+    names = {*Options.__annotations__, *FileOptions.__annotations__, *ObjectOptions.__annotations__, *arguments}
+    named = set(re.findall(r"`(?:Answer\.|answer\.)?(\w+)[(`]", (ROOT / "docs" / "python.md").read_text("utf-8")))
+    examples_name = set(re.findall(r"\.(\w+)\(", (ROOT / "docs" / "python.md").read_text("utf-8")))
+    assert (names | of_answer) - named - examples_name == {"describe"}  # what an answer uses to request a description
 
 
 @pytest.mark.extras
