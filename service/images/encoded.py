@@ -12,6 +12,7 @@ from fullconv.common.libvips import pyvips
 from fullconv.common.text import encodable
 from service.errors import ImageError
 from service.images.decoding import EncodedFile
+from service.images.defects import appearance, defect_of, format_of
 from service.images.headers import JPEG, PNG, check_png_chunks, count_scans
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
@@ -33,8 +34,9 @@ UNSUPPORTED = {
 }
 """Names, for errors, of formats that are not read, by their first bytes."""
 HEIF_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
-HEADER_BYTES = 16
-"""Number of first bytes that are enough to recognise the formats."""
+HEADER_BYTES = 40
+"""Number of first bytes that are enough to recognise the formats, and to show how another file begins."""
+EXPECTED = "expected a JPEG, PNG, WebP or TIFF image"
 
 
 def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
@@ -85,9 +87,17 @@ def _open(
     if header[4:8] == b"ftyp" and header[8:12] in HEIF_BRANDS:
         kind = "an image of HEIF or AVIF"
     if kind:
-        raise ImageError(f"{name}: expected a JPEG, PNG, WebP or TIFF image, got {kind}: save it as one of these")
+        raise ImageError(f"{name}: {EXPECTED}, got {kind}: save it as one of these")
+    found = format_of(header)
+    if not found:
+        raise ImageError(f"{name}: {EXPECTED}, got {appearance(header)}")
+
+    def error() -> ImageError:
+        with open_stream() as stream:
+            return ImageError(f"{name}: expected a complete {found} file, got {defect_of(stream)}")
+
     with open_stream() as stream:
         scans = count_scans(name, stream) if header.startswith(JPEG) else 1
         if header.startswith(PNG):
             check_png_chunks(name, stream)
-        return open_vips(name, load, selection, stored_bytes=stream.seek(0, os.SEEK_END), scans=scans)
+        return open_vips(name, load, selection, error=error, stored_bytes=stream.seek(0, os.SEEK_END), scans=scans)

@@ -16,6 +16,7 @@ from tifffile import TiffFile, TiffPage
 
 from service.errors import ImageError, LimitError
 from service.images.decoding import DecodingCost, Pause
+from service.images.defects import directory_defect_of
 from service.images.orientation import TURN_SECONDS, OrientedRows
 from service.images.photometric import SEPARATE, YCBCR, Interpretation, bytes_of, interpretation, stored_dtype
 from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
@@ -52,7 +53,8 @@ def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSel
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
-        raise ImageError(f"{name}: expected a complete TIFF file, got a damaged or truncated directory") from None
+        with open_stream() as stream:
+            raise ImageError(f"{name}: expected a complete TIFF file, got {directory_defect_of(stream)}") from None
 
 
 class _Directories(RawIOBase):

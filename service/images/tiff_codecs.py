@@ -57,7 +57,7 @@ ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
 
 
 class DamagedError(Exception):
-    """The data end early or cannot be decoded."""
+    """The data end early or cannot be decoded; the message is empty, or says which."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ class BlockCodec:
             if len(stored) < rows * row_bytes:
                 raise DamagedError
             return self._undo_horizontal(self._numbers(stored[: rows * row_bytes], rows, width))
-        except (pyvips.Error, zlib.error, lzma.LZMAError, ZstdError, EOFError):
+        except (zlib.error, lzma.LZMAError, ZstdError) as error:
+            raise DamagedError(f"damaged: {error}") from None
+        except (pyvips.Error, EOFError):  # libvips mixes the messages of all threads
             raise DamagedError from None
 
     def size(self, rows: int, width: int) -> int:

@@ -77,10 +77,11 @@ class StoredPage:
                 target = result[:, column * width : (column + 1) * width, bands]
                 try:
                     self._decode_into(target, file, (plane * down + block_row) * across + column)
-                except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
+                except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error) as error:
+                    reason = str(error) if isinstance(error, DamagedError) else ""
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
-                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or truncated"
+                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: {reason or 'damaged'}"
                     ) from None
         return result
 
@@ -96,8 +97,9 @@ class StoredPage:
             count = size  # some programs write no count, or that of a whole strip for the last one
         if not 0 < count <= MAX_EXPANSION * self.codec.size(*self.block_shape) + EXPANSION_BYTES:
             raise DamagedError
-        if offset + count > file.seek(0, os.SEEK_END):
-            raise DamagedError
+        end = file.seek(0, os.SEEK_END)
+        if offset + count > end:
+            raise DamagedError(f"truncated: they end at byte {offset + count}, the file ends at byte {end}")
         file.seek(offset)
         block = self.codec.decode(file.read(count), rows, self.block_shape[1], self.block_shape[0])
         if block.shape[0] < target.shape[0] or block.shape[1] < target.shape[1]:

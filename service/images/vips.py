@@ -23,6 +23,8 @@ COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
 DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 
 
+MakeError = Callable[[], ImageError]
+"""Makes the error for a file that libvips cannot decode."""
 RGB = 3
 KEPT_ROWS = 1700
 """Rows that libvips keeps while it decodes from top to bottom."""
@@ -33,8 +35,8 @@ class VipsRows:
 
     block_rows = 16
 
-    def __init__(self, name: str, image: pyvips.Image, pause: Pause) -> None:
-        self._name, self._image, self._pause = name, image, pause
+    def __init__(self, image: pyvips.Image, pause: Pause, error: MakeError) -> None:
+        self._image, self._pause, self._error = image, pause, error
         self._width, self._bands = image.width, image.bands
         self._dtype = np.uint16 if image.format == "ushort" else np.uint8
         self._next = 0
@@ -50,7 +52,7 @@ class VipsRows:
         return np.frombuffer(self._fetch(first, stop), self._dtype).reshape(stop - first, self._width, self._bands)
 
     def _fetch(self, first: int, stop: int) -> memoryview:
-        with _as_image_error(self._name):
+        with _raising(self._error):
             region = pyvips.Region.new(self._image)
             try:
                 samples: memoryview = region.fetch(0, first, self._width, stop - first)
@@ -66,15 +68,16 @@ def open_vips(
     load: Callable[..., pyvips.Image],
     selection: PageSelection = FIRST_PAGE,
     *,
+    error: MakeError,
     stored_bytes: int = 0,
     scans: int = 1,
 ) -> Picture:
-    """Open an image that `load` loads with options of libvips; raises ImageError.
+    """Open an image that `load` loads with options of libvips; raises ImageError, which `error` makes.
 
     Pixels are decoded from top to bottom as they are read, unless EXIF rotates the image: then they are decoded and
     kept at the first call. `stored_bytes` are the bytes of the file, and `scans` the scans of a JPEG file.
     """
-    with _as_image_error(name):
+    with _raising(error):
         image = load(access="sequential", fail_on="error")
         page, notes = _page(name, image, selection)
         if page:
@@ -91,8 +94,8 @@ def open_vips(
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
 
     def open_samples(pause: Pause) -> SampleReader:
-        with _as_image_error(name):
-            rows = VipsRows(name, next_image(), pause)
+        with _raising(error):
+            rows = VipsRows(next_image(), pause, error)
         return OrientedRows(rows, image.height, orientation, pause) if orientation > 1 else rows
 
     height, width = (image.width, image.height) if orientation > 4 else (image.height, image.width)
@@ -151,16 +154,10 @@ def _page(name: str, image: pyvips.Image, selection: PageSelection) -> tuple[int
 
 
 @contextmanager
-def _as_image_error(name: str) -> Iterator[None]:
-    """Raise errors of libvips as ImageError.
-
-    The text of the error is not used: libvips collects the messages of all threads, and so of all requests, in one
-    buffer.
-    """
+def _raising(error: MakeError) -> Iterator[None]:
+    """Raise errors of libvips as another error, without their text: libvips mixes the messages of all threads."""
     try:
         yield
     except pyvips.Error:
         check_resources()
-        raise ImageError(
-            f"{name}: expected a complete JPEG, PNG, WebP or TIFF file, got a damaged, truncated or other file"
-        ) from None
+        raise error() from None

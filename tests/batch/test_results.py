@@ -46,7 +46,7 @@ def test_rows_have_the_answers_of_each_image(images: Path, scorer: Scorer) -> No
         assert (row["stride"], row["window"], row["error"], row["grid"]) == ([8, 8], [70, 70], None, None)
         assert row["weights_sha256"] == scorer.model("digits").weights_sha256
     assert [row["error_kind"] for row in found[:3]] == ["image", "image", None]
-    assert "broken.jpg: expected a complete JPEG" in found[0]["error"]
+    assert "broken.jpg: expected a JPEG, PNG, WebP or TIFF image, got text" in found[0]["error"]
     assert found[0]["average"] is None
     summary = json.loads(result.stdout)
     assert summary["images"] == {"total": 10, "kept": 0, "processed": 10, "failed": 2}

@@ -60,9 +60,9 @@ def test_files_beside_rasters_are_outputs_too(image: Path, tmp_path: Path) -> No
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
     """Return files that cannot be scored, each with a part of its error message."""
     made = {
-        "text": (b"not an image", "expected a complete JPEG, PNG, WebP or TIFF file"),
-        "empty": (b"", "expected a complete"),
-        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "expected a complete"),
+        "text": (b"not an image", "WebP or TIFF image, got text that begins with 'not an image'"),
+        "empty": (b"", "got an empty file; copy it again"),
+        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "expected a complete JPEG file, got a truncated one"),
         "small": (
             png(noise(69, 300, 1)),
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
@@ -71,7 +71,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
             bomb(),
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
-        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "expected a complete"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "got text that begins with"),
     }
     result = {"missing": (folder / "none.png", "No such file")}
     for name, (data, expected_message) in made.items():

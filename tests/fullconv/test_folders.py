@@ -30,10 +30,10 @@ def test_folders_are_scored_in_the_order_of_paths(scans: Path) -> None:
     assert [document["image"]["path"] for document in documents] == FOUND
     assert [document.get("grid", {}).get("rows") for document in documents] == [None, 1, 2, 3]
     assert documents[0]["image"]["name"] == "broken.jpg"
-    assert "expected a complete JPEG" in documents[0]["error"]
+    assert "expected a JPEG, PNG, WebP or TIFF image, got text that" in documents[0]["error"]
     skipped, error = result.stderr.splitlines()
     assert skipped == "images: 4; skipped: 1 other files and links to folders"
-    assert error.startswith("fullconv-score: scans/a/broken.jpg: expected a complete JPEG")
+    assert error.startswith("fullconv-score: scans/a/broken.jpg: expected a JPEG, PNG, WebP or TIFF image, got text")
 
 
 def test_a_folder_with_one_image_gives_a_list(scans: Path) -> None:
@@ -236,7 +236,7 @@ def test_servers_give_the_same_list(scans: Path) -> None:
         document.pop("timing_ms", None)
     assert [document["image"] for document in there] == [document["image"] for document in here]
     assert [row["path"] for row in rows_of("table.csv")] == [row["path"] for row in rows]
-    assert there[0]["error"].startswith("broken.jpg: expected a complete JPEG")
+    assert there[0]["error"].startswith("broken.jpg: expected a JPEG, PNG, WebP or TIFF image, got text that")
 
 
 def test_progress_counts_images() -> None:

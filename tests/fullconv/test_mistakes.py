@@ -96,9 +96,9 @@ MISTAKES: dict[str, Case] = {
     "raw scores": of_option("expected scores, got probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
     "many scales": of_option("scales: expected at most 16, got 17", scales=[Scale(factor=1)] * 17),
     "no scale": of_option("scales: expected a positive number of pixels", scales=[Scale()]),
-    "text": of_image("text.png", "text.png: expected a complete JPEG, PNG, WebP or TIFF file"),
-    "odd name": of_image("a\nb.png", "a?b.png: expected a complete JPEG, PNG, WebP or TIFF file"),
-    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete"),
+    "text": of_image("text.png", "text.png: expected a JPEG, PNG, WebP or TIFF image, got text"),
+    "odd name": of_image("a\nb.png", "a?b.png: expected a JPEG, PNG, WebP or TIFF image, got text"),
+    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete JPEG file, got a truncated one"),
     "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
     "small": of_image(
         "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"
@@ -113,7 +113,7 @@ MISTAKES: dict[str, Case] = {
     "empty mask": of_image(
         "good.png", "mask: expected at least one window to score", mask_image=Image(path="black.png")
     ),
-    "no mask": of_image("good.png", "text.png: expected a complete", mask_image=Image(path="text.png")),
+    "no mask": of_image("good.png", "text.png: expected a JPEG", mask_image=Image(path="text.png")),
 }
 
 

@@ -64,7 +64,7 @@ def test_counts_that_are_left_out_are_computed() -> None:
 
 def test_a_compressed_strip_without_bytes_is_damaged() -> None:
     """A compressed strip with a position in the file and a byte count of 0 is damaged, not left out."""
-    with pytest.raises(ImageError, match="damaged or truncated"):
+    with pytest.raises(ImageError, match=r"cannot be decoded: (damaged|truncated)|damaged directory"):
         pixels_of(tiff(page(16, 16, compression=8, count=0), bytes(20)))
 
 
@@ -131,7 +131,7 @@ def test_a_tile_that_holds_less_than_its_part_is_damaged() -> None:
     data = bytearray(tifffile_of(noise(32, 32, 3), compression="jpeg", tile=(32, 32)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (8).to_bytes(2, "big") * 2
-    with pytest.raises(ImageError, match="damaged or truncated"):
+    with pytest.raises(ImageError, match=r"cannot be decoded: (damaged|truncated)|damaged directory"):
         pixels_of(bytes(data), RGB)
 
 
@@ -232,7 +232,7 @@ def test_counts_beyond_the_file_are_damage(tmp_path: Path) -> None:
         data[at + 2 : at + 20] = struct.pack("<HQQ", 16, 1, value)
         path = tmp_path / "image.tif"
         path.write_bytes(data)
-        with pytest.raises(ImageError, match="damaged or truncated"):
+        with pytest.raises(ImageError, match=r"cannot be decoded: (damaged|truncated)|damaged directory"):
             open_file(path).rows(GREY).read(0, 16)
 
 

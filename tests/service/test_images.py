@@ -20,6 +20,7 @@ from support.pictures import bomb, encode, noise, png
 from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayInMemory, open_array
+from service.images.defects import defect_of
 from service.images.encoded import open_bytes, open_file
 from service.images.picture import Picture, check_size
 from service.images.rows import ScaledRows, read_strips
@@ -123,19 +124,58 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
     assert open_file(path).name == "Übersicht 图像.png"
 
 
-@pytest.mark.parametrize("data", [b"", b"not an image", bytes(100)], ids=["empty", "text", "zeros"])
-def test_other_files_are_refused(data: bytes) -> None:
-    """Data in none of the four formats are refused, and the error names the formats."""
-    with pytest.raises(ImageError, match="image: expected a complete JPEG, PNG, WebP or TIFF file"):
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "an empty file; copy it again from where it is complete"),
+        (b"\n not an image\nat all", "text that begins with 'not an image'; check that the file is an image"),
+        ("\ufeffÜber 図".encode() + b"\n" * 40, "text that begins with 'Über 図'"),
+        ("図".encode() * 30, "text that begins with '図図"),
+        (bytes(100), "the first bytes 00 00 00 00 00 00 00 00; check"),
+        (b"a\x1b[31m red", "the first bytes 61 1b 5b 33 31 6d 20 72; check"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "the first bytes 52 49 46 46 10 00 00 00; check"),
+    ],
+    ids=["empty", "text", "text with a mark", "cut letter", "zeros", "escape", "sound"],
+)
+def test_other_files_are_refused(data: bytes, found: str) -> None:
+    """Data in none of the four formats are refused; the error names the formats, and says what the data look like."""
+    with pytest.raises(ImageError) as caught:
         opened(data)
+    expected = f"image: expected a JPEG, PNG, WebP or TIFF image, got {found}"
+    assert str(caught.value)[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_truncated_files_are_refused(suffix: str) -> None:
     """A file that ends early is refused; the missing pixels are not filled in."""
     data = encode(noise(200, 200, 3), suffix)
-    with pytest.raises(ImageError, match="expected a complete"):
-        pixels_of(opened(data[: len(data) * 2 // 3]), RGB)
+    for size in (len(data) * 2 // 3, 40, 14):
+        with pytest.raises(ImageError, match=r"a complete \w+ file, got a truncated one: it .*; copy it again"):
+            pixels_of(opened(data[:size]), RGB)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "at", "new", "found"),
+    [
+        (".png", 8, b"\0\0\0\x0dI\1DR", "there is no chunk at byte 8"),
+        (".png", 300, b"\0\0\0\0", "the checksum of the chunk IDAT at byte "),
+        (".webp", 30, bytes(200), "which cannot be decoded"),
+    ],
+)
+def test_damaged_files_are_refused(suffix: str, at: int, new: bytes, found: str) -> None:
+    """A file with damage in its structure is refused, and the error says where the damage is."""
+    data = bytearray(encode(noise(200, 200, 3), suffix))
+    data[at : at + len(new)] = new
+    with pytest.raises(ImageError, match=found):
+        pixels_of(opened(bytes(data)), RGB)
+
+
+def test_damage_within_the_header_of_a_jpeg_file() -> None:
+    """The words for a JPEG file that libvips cannot decode say where its segments end."""
+    whole = encode(noise(20, 20, 3), ".jpg")
+    broken = BytesIO(whole[:2] + b"\0\0\0\4" + whole[2:])
+    assert defect_of(broken).startswith("a damaged one: there is no segment at byte 2")
+    assert defect_of(BytesIO(whole)).startswith("a damaged one, which cannot be decoded")
 
 
 DAMAGED = """

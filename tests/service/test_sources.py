@@ -65,7 +65,7 @@ def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     rows = open_path(path).rows(RGB)
     rows.read(0, 128)
-    with pytest.raises(ImageError, match="damaged or truncated"):
+    with pytest.raises(ImageError, match="truncated: they end at byte 3146352, the file ends at byte 3145352"):
         rows.read(640, 900)
 
 
@@ -80,7 +80,7 @@ def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
         first, size = file.pages[0].dataoffsets[20], file.pages[0].databytecounts[20]
     data = path.read_bytes()
     path.write_bytes(data[:first] + bytes(size) + data[first + size :])
-    with pytest.raises(ImageError, match="damaged or truncated"):
+    with pytest.raises(ImageError, match="cannot be decoded: damaged"):
         pixels_of(path)
 
 
@@ -163,7 +163,7 @@ def test_rasters_do_not_lead_elsewhere(tmp_path: Path) -> None:
     path.write_text(
         '<VRTDataset rasterXSize="99" rasterYSize="99"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
     )
-    with pytest.raises(ImageError, match="expected a complete"):
+    with pytest.raises(ImageError, match="got text that begins with '<VRTDataset"):
         open_path(path)
 
 

@@ -228,7 +228,7 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         offset, size = file.pages[0].dataoffsets[1], file.pages[0].databytecounts[1]
     lost = slice(0, 16) if compression in ("zstd", "webp") else slice(size // 2, size)
     data[offset + lost.start : offset + lost.stop] = bytes(lost.stop - lost.start)
-    with pytest.raises(errors.ImageError, match="damaged or truncated"):
+    with pytest.raises(errors.ImageError, match=r"cannot be decoded: (damaged|truncated)"):
         pixels_of(bytes(data))
 
 
@@ -335,7 +335,7 @@ def test_a_tile_that_says_it_is_larger_is_refused() -> None:
     data = bytearray(written(noise(64, 64, 3), photometric="rgb", compression="jpeg", tile=(64, 64)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
-    with pytest.raises(errors.ImageError, match="damaged or truncated"):
+    with pytest.raises(errors.ImageError, match=r"cannot be decoded: (damaged|truncated)"):
         pixels_of(bytes(data))
 
 

@@ -244,7 +244,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
             ImageError,
             "121×147 pixels .*, got 121×140",
         ),
-        ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: expected a complete"),
+        ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: expected a JPEG, PNG"),
         (
             {"mask_image": scoring_pb2.Image(name="m", encoded=BOMB)},
             LimitError,
