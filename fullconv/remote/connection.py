@@ -32,6 +32,21 @@ HINTS = {
     "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
 """Phrases in gRPC's messages, and their possible explanations."""
+UNCONNECTED = re.compile(
+    r"(connections to all backends failing|failed to connect to all addresses|errors resolving|DNS resolution failed)"
+)
+"""The beginning of gRPC's messages for a server to which there is no connection."""
+CHECK_ADDRESS = "check the address"
+CAUSES = {
+    "resol": ("name unknown", f"{CHECK_ADDRESS} and the name service of this machine"),
+    "refused": ("connection refused", f"start fullconv-serve there, or {CHECK_ADDRESS}"),
+    "timed out": ("timed out", f"{CHECK_ADDRESS} and the firewalls, and whether another program listens there"),
+    "unreachable": ("network unreachable", f"{CHECK_ADDRESS} and the network of this machine"),
+    "No route to host": ("no route to the host", f"{CHECK_ADDRESS} and the network of this machine"),
+}
+"""Phrases in these messages; for each, the cause in words and the way out. The first that occurs is used."""
+LATE = "Deadline Exceeded"
+"""Stands in gRPC's messages for a call whose timeout has passed without an answer."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 """Statuses by their numbers."""
 
@@ -77,4 +92,17 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
             f"image and mask: expected a message that {server} accepts, got a larger message: {details}; use "
             "score_large, or scale or cut the image; save a mask as PNG"
         )
-    return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")
+    return UnavailableError(_unanswered(server, details) or f"{server}: {code.name}: {details}{''.join(hints)}")
+
+
+def _unanswered(server: str, details: str) -> str:
+    """Return the message for a server that does not answer; empty for other failures, whose details say more."""
+    if LATE in details:
+        cause = ("timed out", f"allow more time with timeout, or {CHECK_ADDRESS}")
+    elif UNCONNECTED.match(details):
+        cause = next((cause for words, cause in CAUSES.items() if words in details), ("", ""))
+    else:
+        return ""
+    names = server.split(",")
+    who = f"server {server} does" if len(names) == 1 else f"servers {', '.join(names)} do"
+    return f"{who} not answer ({cause[0]}): {cause[1]}" if cause[0] else ""

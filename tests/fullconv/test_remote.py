@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,10 +24,13 @@ from support.servers import FailedCall, Server, running
 
 from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, ScoringError, Security, UnavailableError
 from fullconv.encode import options_message
+from fullconv.remote.connection import error_of
 from fullconv.remote.retries import STATUS_LOST, Retries
 
 MODELS = ROOT / "models"
 PAGE = MODELS / "digits" / "page.png"
+FAILING = "connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+"""The beginning of gRPC's message for a server to which no connection can be made."""
 
 
 @pytest.fixture(scope="module")
@@ -352,9 +356,57 @@ def test_deadlines_end_retries() -> None:
     """If no server answers, a call ends with its deadline, with the last status in the message."""
     with Client("127.0.0.1:1", timeout=1.0, retries=100) as client:
         started = time.monotonic()
-        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: UNAVAILABLE"):
+        with pytest.raises(UnavailableError, match=r"server 127\.0\.0\.1:1 does not answer \(connection refused\)"):
             client.models()
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        (f"{FAILING}Failed to connect to remote host: Connection refused", "(connection refused): start"),
+        (f"{FAILING}connection attempt timed out before receiving SETTINGS frame", "(timed out): check the address"),
+        (f"{FAILING}Failed to connect to remote host: No route to host", "(no route to the host): check the address"),
+        (f"{FAILING}Failed to connect to remote host: Network is unreachable", "(network unreachable): check"),
+        ("failed to connect to all addresses; last error: UNKNOWN: Connection refused", "(connection refused): start"),
+        ("errors resolving a:1: [field:hostname lookup error:Domain name not found]", "(name unknown): check"),
+        ("DNS resolution failed for a:1: C-ares status: connection refused", "(name unknown): check"),
+        ("Stream removed (Deadline Exceeded)", "(timed out): allow more time with timeout, or check the address"),
+        ("Deadline Exceeded", "(timed out): allow more time with timeout, or check the address"),
+    ],
+)
+def test_servers_that_do_not_answer(details: str, expected: str) -> None:
+    """The message for a server without a connection names it, the cause and the way out, not gRPC's words."""
+    one = str(error_of("a:1", grpc.StatusCode.UNAVAILABLE, details))
+    two = str(error_of("a:1,b:2", grpc.StatusCode.UNAVAILABLE, details))
+    assert one.startswith(f"server a:1 does not answer {expected}")
+    assert two.startswith(f"servers a:1, b:2 do not answer {expected}")
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["Socket closed", "upstream connect error: Connection refused", f"{FAILING}Ssl handshake failed"],
+)
+def test_other_failures_keep_their_words(details: str) -> None:
+    """A failure of another kind, as of a proxy that answers, has the status and the words of gRPC."""
+    error = error_of("a:1", grpc.StatusCode.UNAVAILABLE, details)
+    assert (type(error), str(error)) == (UnavailableError, f"a:1: UNAVAILABLE: {details}")
+
+
+def test_a_silent_server_is_named() -> None:
+    """A program that accepts a connection and says nothing is a server that does not answer, for both clients."""
+
+    async def asynchronously(address: str) -> None:
+        async with AsyncClient(address, timeout=0.5) as client:
+            await client.models()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        expected = rf"server {re.escape(address)} does not answer \(timed out\): allow more time"
+        with Client(address, timeout=0.5) as client, pytest.raises(UnavailableError, match=expected):
+            client.models()
+        with pytest.raises(UnavailableError, match=expected):
+            asyncio.run(asynchronously(address))
 
 
 def test_tokens_are_not_sent_unencrypted() -> None:

@@ -202,7 +202,7 @@ def test_unreachable_servers_are_exit_1() -> None:
     arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 1
-    assert "127.0.0.1:1: UNAVAILABLE" in result.stderr
+    assert "server 127.0.0.1:1 does not answer (connection refused): start fullconv-serve there" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

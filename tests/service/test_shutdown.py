@@ -49,7 +49,7 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
             list(done)
         assert server.process.wait(30) == 0
     assert len(refused) == 32
-    assert not [message for message in refused if "UNAVAILABLE" not in message]
+    assert not [message for message in refused if "UNAVAILABLE" not in message and "not answer (" not in message]
     assert len(answered) >= 100
     for average in answered:
         np.testing.assert_array_equal(expected, average)
