@@ -10,6 +10,7 @@ from rich.text import Text
 
 from converter.graph.rewrites import Rewrite
 from converter.verdict import margins_verdict, precision_verdict, recommendation, shared_multiply_adds, verdict
+from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 
 
@@ -82,10 +83,15 @@ class Report:
         spec = self.spec
         yield from (("source", note) for note in self.notes)
         yield "window", f"{spec.window.height}×{spec.window.width} pixels"
-        yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
+        yield (
+            "input",
+            f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {counted(spec.input.channels, 'channel')}",
+        )
         yield "preprocessing", _preprocessing(spec.input)
-        yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
-        yield from (("output", f"{further.name}: {further.values} values") for further in spec.output.further)
+        yield "output", f"{spec.output.name}: {counted(spec.output.classes, 'class')}, {spec.output.kind}"
+        yield from (
+            ("output", f"{further.name}: {counted(further.values, 'value')}") for further in spec.output.further
+        )
         yield "cost of a crop", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
         if spec.parity[0].precision.windows:
             yield "precision", spec.precision
@@ -147,7 +153,7 @@ def _preprocessing(image: model_pb2.Input) -> str:
 
 def _pixels(vertical: int, horizontal: int) -> str:
     if vertical == horizontal:
-        return f"{vertical} pixel{'s' * (vertical != 1)}"
+        return f"{counted(vertical, 'pixel')}"
     return f"{vertical}×{horizontal} pixels"
 
 

@@ -3,13 +3,14 @@
 from fullconv.common.certificate import agreement, cut_margins_sentence, is_warning, overall, sentence
 from fullconv.common.geometry import reach_after
 from fullconv.common.sharing import per_window
+from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 
 
 def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
     """Return the certificate of one stride in words, with the figures of the windows that were compared."""
     parity, seen = spec.parity[position], overall(spec, position)
-    windows = f"{seen.windows} windows of {_images(parity.images)}"
+    windows = f"{counted(seen.windows, 'window')} of {counted(parity.images, 'image')}"
     if parity.exact:
         return f"exact: dense equals crops up to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
     said = "dense differs from the source network's crops" if parity.precision.windows else "dense differs from crops"
@@ -27,11 +28,12 @@ def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
 def precision_verdict(spec: model_pb2.ModelSpec, position: int) -> str:
     """Return the effect of reduced precision, in words."""
     measured = spec.parity[position].precision
-    figures = f"{_differences(measured)}, on {measured.windows} windows"
+    figures = f"{_differences(measured)}, on {counted(measured.windows, 'window')}"
     if not measured.agreement_high:
         return figures
     what = "the top class" if spec.output.classes > 1 else "the decision at one half"
-    return f"{what} is that of fp32 on {measured.top_class_agreement:.2%} of {measured.windows} windows; {figures}"
+    windows = counted(measured.windows, "window")
+    return f"{what} is that of fp32 on {measured.top_class_agreement:.2%} of {windows}; {figures}"
 
 
 def recommendation(spec: model_pb2.ModelSpec) -> str:
@@ -58,7 +60,7 @@ def margins_verdict(spec: model_pb2.ModelSpec, file: model_pb2.SharedFile) -> st
     """Return the certificate of a file of mode shared whose margins are cut off, in words."""
     seen, stride = file.difference, file.multiple_of
     times = exact_multiply_adds(spec) / shared_multiply_adds(file, stride)
-    said = f"{cut_margins_sentence(file)}; {_differences(seen)}, on {seen.windows} windows"
+    said = f"{cut_margins_sentence(file)}; {_differences(seen)}, on {counted(seen.windows, 'window')}"
     return f"{said}; mode exact needs {times:.2g} times the multiply-adds"
 
 
@@ -82,8 +84,8 @@ def reads_beyond(spec: model_pb2.ModelSpec) -> str:
     before = max(axis.padding_before for axis, _ in axes)
     after = max(reach_after(window, axis.receptive_field, axis.padding_before) for axis, window in axes)
     if before:
-        return f"the network is padded (a cell reads {before} pixels before its window and {after} after it)"
-    return f"a cell reads {after} pixels beyond the end of its window" if after else ""
+        return f"the network is padded (a cell reads {counted(before, 'pixel')} before its window and {after} after it)"
+    return f"a cell reads {counted(after, 'pixel')} beyond the end of its window" if after else ""
 
 
 def _differences(seen: model_pb2.Difference) -> str:
@@ -92,7 +94,3 @@ def _differences(seen: model_pb2.Difference) -> str:
         f"scores differ by {seen.median_abs:.2g} (median){tail} and {seen.max_abs:.2g} (largest seen), "
         f"{seen.relative_l2:.2g} in relative L2 norm"
     )
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.text import counted
 from fullconv.errors import UnavailableError
 
 Scores = NDArray[np.float32] | NDArray[np.float16]
@@ -157,7 +158,7 @@ class GridHeader:
         if missing:
             raise UnavailableError(
                 f"classes: expected class {missing[0]} of the model's description in the answer, got "
-                f"{len(positions)} other classes; the model was replaced meanwhile, or the server is faulty"
+                f"{counted(len(positions), 'other class')}; the model was replaced meanwhile, or the server is faulty"
             )
         return [positions[index] for index in wanted]
 

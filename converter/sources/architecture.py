@@ -29,6 +29,7 @@ from converter.preprocessing import Preprocessing
 from converter.sources.blocks import Block, Expander
 from converter.sources.layers import Add, Concat, Layer, Positive, Table, WithTensors
 from converter.sources.prefixes import fitting_prefix
+from fullconv.common.text import counted
 
 LEAST_LIKENESS = 0.5
 """An architecture is recognised if it and the checkpoint share more than this part of all their keys."""
@@ -95,8 +96,8 @@ def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
     likeness = [architecture.likeness(own) for architecture in known]
     if max(likeness) <= LEAST_LIKENESS:
         raise UnknownTensorsError(
-            f"arch: the checkpoint's {len(keys)} tensors match none of {len(known)} known architectures; list the "
-            "network's layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch "
+            f"arch: the checkpoint's {counted(len(keys), 'tensor')} match none of {len(known)} known architectures; "
+            "list the network's layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch "
             "torchvision:resnet50, or the function that makes it, --arch mypackage.nets:build; or export it to ONNX "
             "and convert the result"
         )

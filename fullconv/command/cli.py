@@ -20,6 +20,7 @@ from fullconv.common.interruption import Interruption
 from fullconv.common.loading import end_loading
 from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
+from fullconv.common.text import counted
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
 
@@ -83,7 +84,10 @@ def _score(line: CommandLine) -> None:
         check_outputs(outputs, images)
         _check_probabilities(task)
         if inputs.skipped:
-            typer.echo(f"images: {len(images)}; skipped: {inputs.skipped} other files and links to folders", err=True)
+            typer.echo(
+                f"images: {len(images)}; skipped: {counted(inputs.skipped, 'other file')} and links to folders",
+                err=True,
+            )
         documents = task.run(images, quiet=line.as_json)
     if line.as_json:
         _print_json(documents if len(images) > 1 or inputs.folders else documents[0])

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fullconv.common.certificate import share_of_windows
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from fullconv.description import ModelDescription, Pair, Parity
 
 SHOWN_LABELS = 20
@@ -32,10 +32,10 @@ def _properties(model: ModelDescription) -> Iterator[tuple[str, str]]:
     yield "strides", ", ".join(map(_size, model.strides)) + " pixels"
     yield "modes", ", ".join(model.modes)
     yield "precision", model.precision
-    yield "input", f"{model.input.channels} channels {model.input.order}, {model.input.dtype}"
-    yield "output", f"{model.output.kind}, {model.output.classes} classes"
+    yield "input", f"{counted(model.input.channels, 'channel')} {model.input.order}, {model.input.dtype}"
+    yield "output", f"{model.output.kind}, {counted(model.output.classes, 'class')}"
     for output in model.output.further:
-        yield "further output", f"{output.name}, {output.values} values"
+        yield "further output", f"{output.name}, {counted(output.values, 'value')}"
     if model.microns_per_pixel is not None:
         yield "pixel", f"{model.microns_per_pixel:g} micrometres"
     if model.labels:
@@ -57,7 +57,9 @@ def _agreement(seen: Parity) -> str:
     if seen.exact:
         return "dense scores are the classifier's own"
     if seen.top_class_agreement is None or seen.agreement_interval is None:
-        return f"dense scores differ from crops by {seen.max_abs_diff:.2g} (largest of {seen.windows} windows)"
+        return (
+            f"dense scores differ from crops by {seen.max_abs_diff:.2g} (largest of {counted(seen.windows, 'window')})"
+        )
     share = share_of_windows(seen.top_class_agreement, seen.agreement_interval)
     return f"dense scores have the classifier's own top class on {share}"
 

@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from fullconv.common.image_suffixes import IMAGE_SUFFIXES
+from fullconv.common.text import counted
 from fullconv.errors import ImageError
 from fullconv.grids.zarr import is_grid
 from fullconv.images import is_image_folder
@@ -50,8 +51,8 @@ class Inputs:
         found, skipped = _search(base, entries, output_dir)
         if not found:
             raise ImageError(
-                f"{argument}: expected at least one image, got {skipped} other files; images are found by suffixes "
-                "such as .jpg, .png, .tif and .npy"
+                f"{argument}: expected at least one image, got {counted(skipped, 'other file')}; images are found by "
+                "suffixes such as .jpg, .png, .tif and .npy"
             )
         listed = set(self.images)
         for path in found:

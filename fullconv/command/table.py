@@ -10,7 +10,7 @@ from rich.text import Text
 from fullconv.answer import Answer
 from fullconv.common.certificate import LEAST_AGREEMENT, share_of_windows
 from fullconv.common.model_files import CUT_NAME
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from fullconv.description import Parity
 
 
@@ -65,7 +65,7 @@ def _file_size(size: int | None) -> str:
 def _masked(answer: Answer) -> str:
     """Return a line with the number of windows that are scored, if a mask leaves out some."""
     if 0 < answer.scored < len(answer.y) * len(answer.x):
-        return f"\n{answer.scored} windows inside the mask"
+        return f"\n{counted(answer.scored, 'window')} inside the mask"
     return ""
 
 
@@ -73,7 +73,8 @@ def _title(answer: Answer) -> Text:
     """Return lines about the image, the model, the windows, and the agreement of dense with crops."""
     image = answer.image
     down, across = answer.left_out
-    left_out = f"; {down} rows and {across} columns of pixels at the bottom and right belong to no window"
+    outside = f"{counted(down, 'row')} and {counted(across, 'column')} of pixels"
+    left_out = f"; {outside} at the bottom and right belong to no window"
     return Text.assemble(
         (printable(image.name), "bold"),
         f"  {image.width}×{image.height} (width×height)  {printable(answer.model)}/{answer.version}\n",

@@ -7,6 +7,7 @@ bound, so no sentence says "up to".
 import math
 
 from fullconv.common.geometry import reach_after
+from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 
 LEAST_AGREEMENT = 0.9
@@ -81,7 +82,7 @@ def sentence(spec: model_pb2.ModelSpec, position: int, exact: float, dense: floa
     else:
         said = (
             f"dense scores differ from the classifier's own by {seen.median_abs:.2g} (median) and {seen.max_abs:.2g} "
-            f"(largest seen on {seen.windows} windows)"
+            f"(largest seen on {counted(seen.windows, 'window')})"
         )
     reduced = spec.precision not in ("", "fp32")
     if reduced and not _reads_beyond(spec):
@@ -92,7 +93,7 @@ def sentence(spec: model_pb2.ModelSpec, position: int, exact: float, dense: floa
 
 def cut_margins_sentence(file: model_pb2.SharedFile) -> str:
     """Return at how many cells a file's margins are cut off, and how often its top class is the classifier's own."""
-    said = f"margins are cut off at {file.margin_limit} cell{'s' * (file.margin_limit > 1)}"
+    said = f"margins are cut off at {counted(file.margin_limit, 'cell')}"
     if not file.difference.agreement_high:
         return said
     return f"{said}; the top class agrees with the classifier's on {agreement(file.difference)}"

@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 class" and "2 classes"; nouns have a regular plural."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def shortened_message(text: str) -> str:
     """Make an error message printable, and cut it to the length that a gRPC status can carry."""
     line = printable(text)

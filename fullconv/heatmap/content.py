@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fullconv.blocks import NO_INDEX
 from fullconv.common.probabilities import RAW
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from fullconv.heatmap.cells import SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 from fullconv.style import HeatmapStyle
@@ -47,10 +47,10 @@ def single_class_content(cells: SingleClass, label: str, style: HeatmapStyle) ->
     """Return the content for one class: its probability from 0 to 1, or its score from the lowest to the highest."""
     name, raw = shortened(label), cells.kind == RAW
     values = _reaching(cells.value, style)
-    outlined, legend = [], [(INVISIBLE, f"{cells.scored} cells")]
+    outlined, legend = [], [(INVISIBLE, f"{counted(cells.scored, 'cell')}")]
     if style.threshold is not None or not raw:
         outlined = [Outlined(cells.value >= cells.threshold, BLACK)]
-        legend = [(BLACK, f"{cells.threshold:g} or more:\n{cells.present} of {cells.scored} cells")]
+        legend = [(BLACK, f"{cells.threshold:g} or more:\n{cells.present} of {counted(cells.scored, 'cell')}")]
     ends = _ends(values) if raw else (0.0, 1.0)
     mark = cells.threshold if not raw and 0 <= cells.threshold <= 1 else None
     scale = None if ends is None else rising_scale(*ends, f"{'score' if raw else 'probability'} of {name}", mark, style)
@@ -75,7 +75,7 @@ def winners_content(cells: Winners, labels: list[str], style: HeatmapStyle) -> C
         outlined.append(Outlined((cells.winner == position) & ~np.isnan(values), colour, name))
         legend.append((colour, f"{name}  ({cells.present[position]})"))
     if others:
-        legend.append((INVISIBLE, f"{len(others)} others  ({cells.present[others].sum()})"))
+        legend.append((INVISIBLE, f"{counted(len(others), 'other')}  ({cells.present[others].sum()})"))
     title = "winning class (cells)"
     if style.threshold is not None:
         title = f"winning class (cells\nwith {style.threshold:g} or more)"

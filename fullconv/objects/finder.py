@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.probabilities import SOFTMAX
+from fullconv.common.text import counted
 from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
 from fullconv.grid import GridHeader, GridRows, RowSink
@@ -91,7 +92,7 @@ def find_objects(
     for header, parts in grids:
         if not set(needed) <= set(header.indices):
             raise RequestError(
-                f"grid: expected the scores of {len(needed)} classes for objects, got the scores of "
+                f"grid: expected the scores of {counted(len(needed), 'class')} for objects, got the scores of "
                 f"{len(header.indices)}: score without the option classes"
             )
         with finder.grid(header) as add:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.files import BOX_SUFFIXES
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from fullconv.errors import RequestError
 from fullconv.objects.detected import DetectedObject
 from fullconv.objects.files import object_files
@@ -66,4 +66,4 @@ class DetectedObjects:
         """Return the number of objects, and the number of objects of each class in parentheses."""
         numbers = Counter(self.classes.tolist())
         classes = [f"{printable(name)} ({numbers[index]})" for index, name in self.names.items() if numbers[index]]
-        return f"<{len(self)} objects: {', '.join(classes) or 'none'}>"
+        return f"<{counted(len(self), 'object')}: {', '.join(classes) or 'none'}>"

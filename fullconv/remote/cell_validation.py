@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.text import counted
 from fullconv.protos import scoring_pb2
 from fullconv.remote.expectations import expect_between, expect_equal, refuse
 
@@ -42,7 +43,7 @@ def _count_unscored(field: str, values: NDArray[np.floating], depth: int) -> int
 
 
 def _expect_bytes(field: str, got: bytes, expected: int) -> None:
-    expect_equal(field, f"{len(got)} bytes", f"{expected} bytes")
+    expect_equal(field, counted(len(got), "byte"), counted(expected, "byte"))
 
 
 def check_unscored(response: scoring_pb2.ScoreResponse, unscored: int) -> None:

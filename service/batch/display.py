@@ -17,11 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 from fullconv.command.progress import LINE_SECONDS
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from service.batch.item import Scored
 from service.batch.run_statistics import RunStatistics
 from service.batch.worker import PartReport, SectionReport
 
+REASONS = {
+    "read": "could not be read",
+    "image": "cannot be scored",
+    "unavailable": "got no answer",
+    "bug": "met a bug in fullconv; please report it",
+}
+"""What happened to images without scores, by the kind of the error."""
 Event = Mapping[str, Any]
 Show = Callable[[], None]
 
@@ -122,23 +129,43 @@ def _text(statistics: RunStatistics) -> str:
     megapixels = statistics.pixels / 1e6
     rate = megapixels / max(time.monotonic() - statistics.began, 1e-3)
     failed = f", {statistics.failed} failed" if statistics.failed else ""
-    done = statistics.kept + statistics.processed
-    return f"{done} of {statistics.total} images{failed}, {megapixels:.0f} megapixels, {rate:.1f} megapixels/s"
+    done = f"{statistics.kept + statistics.processed} of {counted(statistics.total, 'image')}"
+    return f"{done}{failed}, {megapixels:.0f} megapixels, {rate:.1f} megapixels/s"
 
 
 def summary_table(document: Mapping[str, Any]) -> Table:
     """Return the summary as a table for the terminal."""
-    images, table = document["images"], Table.grid(padding=(0, 2))
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document["seconds_by_stage"].items())
+    images = document["images"]
     rows = {
-        "images": f"{images['processed']} processed now, {images['kept']} before, of {images['total']}",
-        "failed": ", ".join(f"{kind} {count}" for kind, count in document["failures"].items()) or "none",
-        "rate": f"{document['megapixels']:.1f} megapixels in {document['seconds']:.1f} s: "
-        f"{document['megapixels_per_second']:.1f} megapixels/s",
-        "seconds": f"{stages} (added over images that were scored at the same time)",
-        "slowest": ", ".join(f"{printable(each['path'])} {each['seconds']:.1f} s" for each in document["slowest"]),
+        "images": f"{images['total']}: {images['processed']} processed now, {images['kept']} in earlier runs",
+        "failed": failed_text(document["failures"]) or "none",
+        **(_work(document) if images["processed"] else {}),
         "results": printable(str(document["results"])),
     }
+    return table_of(rows)
+
+
+def table_of(rows: Mapping[str, str]) -> Table:
+    """Return a table of names and texts, in which long paths are not cut."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, text in rows.items():
         table.add_row(name, text)
     return table
+
+
+def failed_text(failures: Mapping[str, int]) -> str:
+    """Return the number of images that cannot be scored by the reason, and the kind of the error in the results."""
+    return "; ".join(f"{counted(count, 'image')} {REASONS.get(kind, '')} ({kind})" for kind, count in failures.items())
+
+
+def _work(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rows about the images that this run has processed."""
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in document["seconds_by_stage"].items())
+    return {
+        "speed": f"{document['megapixels']:.1f} megapixels in {document['seconds']:.1f} s: "
+        f"{document['megapixels_per_second']:.1f} megapixels/s",
+        "stages": f"{stages}, added up over all images",
+        "slowest": ", ".join(f"{printable(each['path'])} {each['seconds']:.1f} s" for each in document["slowest"]),
+    }

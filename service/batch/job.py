@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from fullconv import __version__
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from service.batch.item import Item
 from service.batch.listing import BYTES, GRID, OWN, PATH, Listing
 from service.batch.stores import Store
@@ -195,8 +195,9 @@ def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
     if (added.num_rows or missing) and not update:
         example = printable(str(added[PATH][0])) if added.num_rows else "none"
         raise JobError(
-            f"OUT: expected the {recorded.num_rows} images of the job there, got {added.num_rows} others (first: "
-            f"{example}), and {missing} are missing: score the added images too with --update, or use another OUT"
+            f"OUT: expected the {counted(recorded.num_rows, 'image')} of the job there, got "
+            f"{counted(added.num_rows, 'other')} (first: {example}), and {missing} missing: score the added images too "
+            "with --update, or use another OUT"
         )
     _check_unchanged(recorded, known)
     return _renamed(added, recorded)

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from fullconv.command.inputs import WILDCARDS, find_images
 from fullconv.common.image_suffixes import IMAGE_SUFFIXES
+from fullconv.common.text import counted
 from fullconv.errors import ImageError
 from service.batch.image_list import read_list
 from service.batch.retries import retry
@@ -98,7 +99,7 @@ def _found(arguments: Sequence[str], include: Sequence[str], out: str) -> tuple[
         chosen = [each for each in images if each.location == argument or _is_included(each, include)]
         if not chosen:
             raise ImageError(
-                f"{argument}: expected at least one image, got {others + len(images)} other files"
+                f"{argument}: expected at least one image, got {counted(others + len(images), 'other file')}"
                 + (f"; --include {' '.join(include)} selects none" if include else "")
             )
         found += chosen

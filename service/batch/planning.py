@@ -18,6 +18,7 @@ from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.errors import ImageError, UnavailableError
 from fullconv.options import Options
+from service.batch.display import failed_text, table_of
 from service.batch.item import kind_of
 from service.batch.listing import Listing
 from service.batch.reading import Copies, read_image
@@ -142,17 +143,15 @@ class _Planner:
 
 def plan_table(document: Mapping[str, Any]) -> Table:
     """Return the plan as a table for the terminal."""
-    table, seconds = Table.grid(padding=(0, 2)), document["predicted_seconds"]
-    failed = ", ".join(f"{count} {kind}" for kind, count in document["failures"].items())
+    seconds = document["predicted_seconds"]
     rows = {
-        "images": f"{document['images']}" + (f"; cannot be scored: {failed}" if failed else ""),
+        "images": f"{document['images']}",
+        "failed": failed_text(document["failures"]) or "none",
         "files": f"{document['bytes'] / 1e6:.1f} MB, {document['megapixels']:.1f} megapixels",
         "windows": f"{document['windows']}",
         "compute": f"{document['multiply_adds'] / 1e12:.3f} T multiply-adds",
         "decode": f"{document['decode_seconds']:.1f} s of one CPU",
         "memory": f"{document['memory_bytes'] / 1e6:.0f} MB for the image that needs most",
-        "time": "not known: no image can be scored" if seconds is None else f"about {seconds:.0f} s here",
+        "time": "not known: no image can be scored" if seconds is None else f"about {seconds:.1f} s here",
     }
-    for name, text in rows.items():
-        table.add_row(name, text)
-    return table
+    return table_of(rows)

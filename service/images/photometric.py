@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage
 
+from fullconv.common.text import counted
 from service.images.pixels import BandLayout, Colour, SampleArray
 
 PHOTOMETRIC, MIN_IS_WHITE, PALETTE, YCBCR = 262, 0, 3, 6
@@ -101,10 +102,10 @@ def _colour(page: TiffPage, colour_bands: int, white: int | None) -> Colour:
         case 5 if colour_bands == 4 and white in (255, 65535) and page.tags.valueof(INK_SET, default=CMYK) == CMYK:
             return "cmyk"
         case 5:
-            raise ValueError(f"inks other than CMYK of 8 or 16 bits, in {page.samplesperpixel} bands")
+            raise ValueError(f"inks other than CMYK of 8 or 16 bits, in {counted(page.samplesperpixel, 'band')}")
         case 6 if colour_bands == 3:
             return "rgb"
-    raise ValueError(f"PhotometricInterpretation {page.photometric} with {page.samplesperpixel} bands")
+    raise ValueError(f"PhotometricInterpretation {page.photometric} with {counted(page.samplesperpixel, 'band')}")
 
 
 def stored_dtype(page: TiffPage) -> np.dtype[Any]:
@@ -155,7 +156,7 @@ def _inverted(layout: BandLayout) -> Callable[[SampleArray], SampleArray]:
 def _palette(page: TiffPage) -> Interpretation:
     table = page.colormap
     if table is None or page.samplesperpixel != 1:
-        raise ValueError(f"a palette with {page.samplesperpixel} bands")
+        raise ValueError(f"a palette with {counted(page.samplesperpixel, 'band')}")
     table = np.ascontiguousarray(np.asarray(table).T)
     if table.max(initial=0) > 255:  # TIFF 6.0 requires 16 bits; some programs write 8
         table = table >> 8

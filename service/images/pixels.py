@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.libvips import pyvips
+from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels
 
@@ -196,7 +197,7 @@ def _cached_conversion(
     layout: BandLayout, bands: tuple[int, ...], channels: int, dtype: str, *, own_dtype: str
 ) -> Conversion:
     """Return the conversion; `own_dtype` is the element type of a model that takes the image's own values, or ""."""
-    got = f"{_counted(layout.bands)} of {layout.stored_dtype or layout.dtype}"
+    got = f"{counted(layout.bands, 'band')} of {layout.stored_dtype or layout.dtype}"
     if own_dtype == "uint16" and layout.white is None:
         raise ValueError(f"expected values of uint8 or uint16, which the model takes, got {got}")
     if not own_dtype and layout.white is None:
@@ -206,7 +207,9 @@ def _cached_conversion(
         )
     selected = layout.select(bands) if bands else layout
     if not (_fits(selected, channels) or _is_convertible(selected, channels)):
-        raise ValueError(f"expected the model's {_counted(channels)}, got {_mismatch(layout, bands, channels, got)}")
+        raise ValueError(
+            f"expected the model's {counted(channels, 'band')}, got {_mismatch(layout, bands, channels, got)}"
+        )
     return Conversion(selected, bands, channels, dtype, scaled=not own_dtype)
 
 
@@ -224,10 +227,6 @@ def _is_convertible(layout: BandLayout, channels: int) -> bool:
     if layout.colour == "rgb" and layout.colour_bands == 3 and channels == 1:
         return True
     return layout.colour_bands == channels or (layout.colour_bands == 1 and channels == 3)
-
-
-def _counted(bands: int) -> str:
-    return "1 band" if bands == 1 else f"{bands} bands"
 
 
 def _mismatch(layout: BandLayout, bands: tuple[int, ...], channels: int, got: str) -> str:

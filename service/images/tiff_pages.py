@@ -90,8 +90,8 @@ def select_page(name: str, tiff: TiffFile, number: int) -> SelectedPage:
         images = [page for page in islice(inner, MAX_PAGES) if page.is_image]
     if not images:
         raise ImageError(
-            f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
-            "or masks: choose one of them with page (in the command --page 1)"
+            f"{name}: expected an image of full resolution, got only pages that are marked as reduced copies or "
+            "masks: choose one of them with page (in the command --page 1)"
         )
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
@@ -178,9 +179,10 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     size = tiles.cells * planned.options.cell_bytes + classes * CLASS_BYTES + RESPONSE_BYTES
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
-            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, use a coarser "
-            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row",
+            f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of "
+            f"{counted(classes, 'class')} are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer "
+            "classes, use a coarser stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends "
+            "the grid row by row",
             of_answer=True,
         )
 

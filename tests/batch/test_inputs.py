@@ -34,7 +34,7 @@ def test_results_inside_the_folder_of_images_are_no_images(images: Path) -> None
     """Rasters of grids in the folder of results are not scored by the next run."""
     arguments = (images, "--grids", "geotiff")
     assert batch(*arguments, out=images / "out").exit_code == 3
-    assert "10 before" in batch(*arguments, out=images / "out").stdout
+    assert "10 in earlier runs" in batch(*arguments, out=images / "out").stdout
 
 
 LISTS = {
@@ -133,7 +133,7 @@ def test_wrong_command_lines(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["empty"], "empty: expected at least one image, got 1 other files"),
+        (["empty"], "empty: expected at least one image, got 1 other file;"),
         (
             ["images", "--include", "*.gif"],
             "expected at least one image, got 10 other files; --include *.gif selects none",

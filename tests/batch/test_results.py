@@ -14,6 +14,7 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv import Scorer
+from service.batch.display import failed_text
 
 NAMES = [
     "below/broken.jpg",
@@ -168,6 +169,18 @@ def test_plans_write_nothing(images: Path) -> None:
     )
     assert plan["multiply_adds"] > 0
     assert plan["predicted_seconds"] > 0
+
+
+def test_summaries_count_in_words(images: Path) -> None:
+    """The table of a run states the images of this and of earlier runs, and the reasons of failures by their number."""
+    printed = [batch(images).stdout.splitlines() for _ in range(2)]
+    first, second = ([" ".join(line.split()) for line in lines if not line.startswith(" ")] for lines in printed)
+    assert first[0] == "images 10: 10 processed now, 0 in earlier runs"
+    assert second[0] == "images 10: 0 processed now, 10 in earlier runs"
+    assert first[1] == second[1] == "failed 2 images cannot be scored (image)"
+    assert [line.split()[0] for line in first[2:]] == ["speed", "stages", "slowest", "results"]
+    assert [line.split()[0] for line in second[2:]] == ["results"]
+    assert failed_text({"bug": 1, "read": 2}).startswith("1 image met a bug in fullconv; please report it (bug); 2 ima")
 
 
 def test_plans_leave_no_folder(images: Path) -> None:

@@ -117,7 +117,7 @@ def test_images_that_were_added_need_an_option(images: Path) -> None:
     make_images(images / "added", 3)
     result = batch(images, "--grids", "npz")
     assert result.exit_code == 3
-    assert "got 3 others (first: images/added/image0000.jpg), and 0 are missing" in last_line(result)
+    assert "got 3 others (first: images/added/image0000.jpg), and 0 missing" in last_line(result)
     assert written() == before
     assert scored_now((images, "--grids", "npz", "--update")) == 3
     after = written()
@@ -134,7 +134,7 @@ def test_images_that_are_missing(images: Path) -> None:
     (images / "image0001.png").unlink()
     result = batch(images)
     assert result.exit_code == 3
-    assert "got 0 others (first: none), and 1 are missing" in last_line(result)
+    assert "got 0 others (first: none), and 1 missing" in last_line(result)
     assert batch(images, "--update").exit_code == 3
     assert [row["path"] for row in rows() if row["error"]] == ["images/below/broken.jpg", "images/below/image0000.jpg"]
 

@@ -186,6 +186,7 @@ def test_one_class_means_sigmoid(tmp_path: Path) -> None:
     network = make_network(tmp_path, UNPADDED, classes=1)
     result = convert(network, tmp_path / "models" / "net" / "1", "--json")
     assert json.loads(result.stdout)["output"]["kind"] == "logits-sigmoid"
+    assert "scores: 1 class, logits-sigmoid" in convert(network, tmp_path / "models" / "net" / "3").stdout
     refused = convert(network, tmp_path / "models" / "net" / "2", "--activation", "softmax")
     assert (refused.returncode, "always 1" in refused.stderr) == (3, True)
 
@@ -321,3 +322,4 @@ def test_help_names_every_option() -> None:
     }
     for option in options | {"--json"}:
         assert option in text
+    assert "With one class, sigmoid gives the probability of the class" in " ".join(text.replace("│", " ").split())

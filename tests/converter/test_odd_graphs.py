@@ -121,7 +121,7 @@ REFUSED = {
         [node("Pad: image border -> p", mode="wrap"), "Conv: p k3 -> x", *HEAD],
         "pads with the opposite side of the map",
     ),
-    "one operand": (["Conv: image k -> x", node("Einsum: x -> y", equation="nchw->nc")], "got 1 values"),
+    "one operand": (["Conv: image k -> x", node("Einsum: x -> y", equation="nchw->nc")], "got 1 value"),
     "mask": (["Conv: image k -> c", "Dropout: c -> d m", "Cast: m -> n", "Mul: d n -> x", *HEAD], "its mask is used"),
     "negative pad": (["Conv: image k -> c", "Pad: c negative -> x", *POOLED], "(Pad): "),
     "negative pad, channels last": (

@@ -32,7 +32,7 @@ def test_folders_are_scored_in_the_order_of_paths(scans: Path) -> None:
     assert documents[0]["image"]["name"] == "broken.jpg"
     assert "expected a JPEG, PNG, WebP or TIFF image, got text that" in documents[0]["error"]
     skipped, error = result.stderr.splitlines()
-    assert skipped == "images: 4; skipped: 1 other files and links to folders"
+    assert skipped == "images: 4; skipped: 1 other file and links to folders"
     assert error.startswith("fullconv-score: scans/a/broken.jpg: expected a JPEG, PNG, WebP or TIFF image, got text")
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from fullconv import Client, ImageError, UnavailableError
 from fullconv.command import progress
 from fullconv.command.cli import app
+from fullconv.common.text import counted
 from fullconv.heatmap.content import shortened
 from fullconv.protos import scoring_pb2
 from fullconv.remote.connection import error_of
@@ -67,6 +68,15 @@ def command(*arguments: object) -> Result:
 def assert_printable(text: str) -> None:
     """Every line is printable."""
     assert all(line.isprintable() for line in text.split("\n")), text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "expected"),
+    [(0, "image", "0 images"), (1, "image", "1 image"), (1, "class", "1 class"), (11, "class", "11 classes")],
+)
+def test_counts_agree_with_their_nouns(count: int, noun: str, expected: str) -> None:
+    """A number is followed by the singular for 1, and by the plural for others."""
+    assert counted(count, noun) == expected
 
 
 @pytest.mark.parametrize("option", [[], ["--plan"]], ids=["scores", "plan"])

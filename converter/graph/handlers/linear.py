@@ -11,6 +11,7 @@ from converter.graph.convolutionalizer import Convolutionalizer, FullyConnected,
 from converter.graph.handlers.bilinear import pool_products
 from converter.graph.nodes import constant_input, ints
 from converter.graph.refusals import NOT_THE_SAME_EVERYWHERE, refusal
+from fullconv.common.text import counted
 
 
 def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
@@ -27,7 +28,9 @@ def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = _scaled(constant_input(node, 2), node.attributes.get_float("beta", 1.0)).reshape(-1)
         if bias.size not in (1, len(weights)):
-            raise refusal(node, f"expected a bias for {len(weights)} outputs, got {bias.size} numbers")
+            raise refusal(
+                node, f"expected a bias for {counted(len(weights), 'output')}, got {counted(bias.size, 'number')}"
+            )
     alpha = node.attributes.get_float("alpha", 1.0)
     return [_apply(state, node, view, position, FullyConnected(_weights_name(node), _scaled(weights, alpha), bias))]
 
@@ -53,7 +56,7 @@ def matmul(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Convert an Einsum of a computed value and weights, summed over the axes that both have and the output lacks."""
     if len(node.inputs) != 2:
-        raise refusal(node, f"expected a computed value and weights, got {len(node.inputs)} values")
+        raise refusal(node, f"expected a computed value and weights, got {counted(len(node.inputs), 'value')}")
     view, weights, position = _operands(state, node)
     inputs, _, output = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     own, others = inputs.split(",")[:: 1 if position else -1]

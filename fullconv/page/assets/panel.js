@@ -39,7 +39,7 @@ function showHead({ answer, picture }) {
   const { image, grid } = answer;
   document.documentElement.style.setProperty("--shape", picture.width / picture.height);
   byId("name").textContent = image.name || "Image";
-  byId("summary").textContent = `${image.width} × ${image.height} pixels, ${counted(grid.rows * grid.cols)} windows, ` +
+  byId("summary").textContent = `${image.width} × ${image.height} pixels, ${several(grid.rows * grid.cols, "window")}, ` +
     `model ${answer.model}/${answer.version}, ${answer.mode}`;
 }
 
@@ -99,7 +99,7 @@ function showAbout({ answer, picture }) {
     "Windows": `${grid.rows} × ${grid.cols} (rows × columns), ${counted(grid.scored)} scored`,
     "Window": `${grid.window.join(" × ")} pixels (height × width)`,
     "Stride": `${grid.stride.join(" × ")} pixels (vertical × horizontal)`,
-    "Left out": down || across ? `${down} rows and ${across} columns of pixels at the bottom and right` : "nothing",
+    "Left out": down || across ? `${several(down, "row")} and ${several(across, "column")} of pixels at the bottom and right` : "nothing",
     "Time": `${(answer.timing_ms.total / 1000).toFixed(2)} s`,
   };
   byId("about").replaceChildren(...definitions(facts));
