@@ -16,7 +16,7 @@ from fullconv.command.progress import ShowProgress
 from fullconv.errors import ScoringError
 from fullconv.options import Options
 
-SAMPLE_SECONDS = 5.0
+SAMPLE_SECONDS = 2.0
 """Seconds after which no further image is scored to measure the speed, and after which a large image is left."""
 LEAST_SECONDS = 0.5
 """Seconds for which at least the first image is scored, again and again: the first run is slower."""

@@ -19,6 +19,9 @@ TIFF_START, BIG_TIFF = 16, 43
 """Number of bytes up to the position of the first directory, and the number before it in BigTIFF files."""
 SHOWN_BYTES = 8
 """Number of first bytes of an unknown file that an error shows."""
+MAX_EXAMINED_BYTES, MAX_PIECES = 64 << 20, 100_000
+"""Bytes of the largest file that is examined, and number of its segments or chunks after which the search ends: both
+take at most a tenth of a second."""
 MAX_INCOMPLETE = 3
 """Largest number of bytes of a letter in UTF-8 that is cut off."""
 UNREADABLE = "a damaged one, which cannot be decoded"
@@ -45,7 +48,9 @@ def appearance(start: bytes) -> str:
 
 def defect_of(file: BinaryIO) -> str:
     """Return why a JPEG, PNG or WebP file cannot be decoded: truncated or damaged, the reason, and how to proceed."""
-    data = file.read()
+    data = file.read(MAX_EXAMINED_BYTES + 1)
+    if len(data) > MAX_EXAMINED_BYTES:
+        return f"{UNREADABLE}; {COPY}"
     defect = {"JPEG": _jpeg_defect, "PNG": _png_defect, "WebP": _webp_defect}.get(format_of(data))
     return f"{UNREADABLE if defect is None else defect(data)}; {COPY}"
 
@@ -82,22 +87,23 @@ def _text_of(start: bytes) -> str:
 
 
 def _jpeg_defect(data: bytes) -> str:
-    at, marker = len(JPEG), 0
-    while marker != START_OF_SCAN:
+    at = len(JPEG)
+    for _ in range(MAX_PIECES):
         if at + 4 > len(data):
             return _truncated(len(data), "within its header")
         sign, marker, length = struct.unpack_from(">BBH", data, at)
         if sign != END_OF_IMAGE[0]:
             return f"a damaged one: there is no segment at byte {at}"
         at += 2 + length
-    if data.find(END_OF_IMAGE, at) < 0:
-        return _truncated(len(data), "before the end of its pixels")
+        if marker == START_OF_SCAN:
+            is_whole = data.find(END_OF_IMAGE, at) >= 0
+            return UNREADABLE if is_whole else _truncated(len(data), "before the end of its pixels")
     return UNREADABLE
 
 
 def _png_defect(data: bytes) -> str:
-    at, kind = len(PNG), b""
-    while kind != b"IEND":
+    at = len(PNG)
+    for _ in range(MAX_PIECES):
         if at + 8 > len(data):
             return _truncated(len(data), "before the chunk IEND")
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -109,6 +115,8 @@ def _png_defect(data: bytes) -> str:
         if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
             return f"a damaged one: the checksum of the chunk {name} at byte {at} is wrong"
         at = end + 4
+        if kind == b"IEND":
+            break
     return UNREADABLE
 
 
