@@ -122,13 +122,13 @@ def speed_of(clock: list[float], steps: int, *, seconds: float, fails: bool = Fa
 
 @pytest.mark.parametrize(
     ("steps", "seconds", "expected"),
-    [(10, 1.0, (600.0, 6.0)), (4, 1.0, (1000.0, 4.0)), (1, 9.0, (1000.0, 9.0)), (1, 0.2, (3000.0, 0.6))],
+    [(10, 1.0, (300.0, 3.0)), (4, 0.5, (1000.0, 2.0)), (1, 9.0, (1000.0, 9.0)), (1, 0.2, (3000.0, 0.6))],
     ids=["a large image in part", "a whole image", "one step", "a small image again"],
 )
 def test_measured_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, seconds: float, expected: tuple[float, float]
 ) -> None:
-    """An image is scored for about five seconds, a small one several times; the prediction follows from its share."""
+    """An image is scored for about two seconds, a small one several times; the prediction follows from its share."""
     clock = [0.0]
     monkeypatch.setattr("fullconv.command.forecast.time.monotonic", lambda: clock[0])
     speed = speed_of(clock, steps, seconds=seconds)
