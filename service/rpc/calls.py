@@ -30,6 +30,8 @@ from service.shortage import shortage_of
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 """Length of a period that must pass without a new call before draining ends, and the largest number of periods."""
+CHECK_SECONDS = 1.0
+"""Time between two looks for answers that are not taken while the server drains."""
 LARGE_BYTES = 1 << 20
 """Bytes of a message that is parsed in another thread, since parsing it would delay other calls."""
 
@@ -49,6 +51,8 @@ class Calls:
         self._arrivals = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
+        self._ready: dict[Callable[[], None], float] = {}
+        """The time since which gRPC holds the answer of a call, by the function that ends the call."""
         self.received_bytes = 0
         """Bytes of all messages that were received so far."""
         self.draining = asyncio.Event()
@@ -57,6 +61,7 @@ class Calls:
     async def drain(self) -> None:
         """Refuse new calls and messages that are still arriving from now on, and wait until other calls are answered.
 
+        A client that does not take its answer within `limits.idle_seconds` is not waited for any longer.
         Then wait until no new call has arrived for LINGER_SECONDS, at most LINGER_TIMES times. Calls that arrive in
         this time end in UNAVAILABLE, so that their clients ask another server. A call that arrives while gRPC closes
         would end in CANCELLED, which does not tell its client to do so.
@@ -65,7 +70,9 @@ class Calls:
         self.receiver.close()
         while self._unanswered:
             self._answered.clear()
-            await self._answered.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), CHECK_SECONDS)
+            self._give_up_untaken(time.monotonic() - self._idle)
         for _ in range(LINGER_TIMES):
             arrivals = self._arrivals
             await asyncio.sleep(LINGER_SECONDS)
@@ -201,13 +208,22 @@ class Calls:
             metadata=metadata,
         )
         end = self.begin()
-        context.add_done_callback(lambda _: end())  # called when the answer is sent
+
+        def done(_: object) -> None:
+            self._ready.pop(end, None)
+            end()
+
+        context.add_done_callback(done)  # called when the answer is sent
         try:
-            return await self.identified(call, partial(self.access.client, context, metadata), work)
+            result = await self.identified(call, partial(self.access.client, context, metadata), work)
         except ServiceError as error:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
                 end()
+        else:
+            if not context.done():
+                self._ready[end] = time.monotonic()
+            return result
         await self.delay_refusal(call.client, status[0])
         await context.abort(*status)
         raise AssertionError("abort raises")
@@ -218,6 +234,11 @@ class Calls:
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.draining.wait(), seconds)
+
+    def _give_up_untaken(self, before: float) -> None:
+        """End the calls whose clients have not taken answers that gRPC holds since a time, or longer."""
+        for end in [end for end, since in self._ready.items() if since <= before]:
+            end()
 
     def _end(self, call: object) -> None:
         self._unanswered.discard(call)

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
+from support.http2 import INITIAL_WINDOW, Connection, message_header
 from support.paths import ROOT
-from support.pictures import noise
+from support.pictures import noise, png
 from support.rest import HEADER_LENGTH, INFER, binary_request
-from support.servers import Server, running, wait_until
+from support.servers import SCORE, Server, running, wait_until
 
+from fullconv.protos import scoring_pb2
 from service.server.untaken import LEAST_BYTES, Stall
 
 MODELS = ROOT / "models"
@@ -73,6 +75,19 @@ def test_untaken_answers_do_not_delay_the_shutdown(tmp_path: Path, *, encrypted:
         certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
         options += ["--tls-cert", str(tmp_path / "cert"), "--tls-key", str(tmp_path / "key")]
     with running(MODELS, *options) as server, asking(server, tls):
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+    assert [line["event"] for line in server.log][-2:] == ["draining", "stopped"]
+
+
+def test_untaken_answers_of_grpc_do_not_delay_the_shutdown() -> None:
+    """After SIGTERM the server ends while a client of gRPC takes no more than the beginning of its answer."""
+    image, options = scoring_pb2.Image(encoded=png(noise(400, 400, 1))), scoring_pb2.ScoreOptions(grid=True, stride=2)
+    request = scoring_pb2.ScoreRequest(model="digits", image=image, options=options).SerializeToString()
+    with running(MODELS, "--max-idle", "1") as server, Connection(server.address) as connection:
+        call = connection.open(SCORE)
+        connection.send(call, message_header(len(request)) + request, end=True)
+        connection.wait(lambda: len(connection.received[call]) >= INITIAL_WINDOW)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
     assert [line["event"] for line in server.log][-2:] == ["draining", "stopped"]
