@@ -326,7 +326,7 @@ def test_previews_of_a_camera_are_not_the_image() -> None:
         writer.write(noise(64, 64, 3), photometric="rgb", subfiletype=0, metadata=None)
     assert open_bytes(file.getvalue(), name="i").height == 64
     alone = pages(noise(16, 16, 3), subfiletype=1)
-    with pytest.raises(errors.ImageError, match="1 pages that are marked as reduced copies or masks"):
+    with pytest.raises(errors.ImageError, match="only pages that are marked as reduced copies or masks"):
         open_bytes(alone, name="i")
 
 
