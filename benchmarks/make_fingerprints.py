@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.sources.fingerprints import FILE, HEAD_SEPARATOR, Shapes, fingerprint
+from converter.sources.fingerprints import FILE, HEAD_SEPARATOR, fingerprint
+from converter.sources.heads import Shapes
 from converter.sources.torch_libraries import INCEPTIONS
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
     ConversionError
     ├── OptionError         an option is wrong for every source
     ├── SourceError         the source cannot be read, or is not a valid classifier
-    │   └── UnknownTensorsError  its tensors are not those of a known network
+    │   ├── UnknownTensorsError  its tensors are not those of a known network
+    │   └── UnknownHeadError     only its head is not that of a known network
     ├── UnsupportedError    the network has no known fully-convolutional form
     ├── VerificationError   the converted network does not agree with its source
     └── OutputError         the result cannot be written
@@ -30,6 +31,10 @@ class SourceError(ConversionError):
 
 class UnknownTensorsError(SourceError):
     """The tensors of a checkpoint are not those of the network, or of any known network."""
+
+
+class UnknownHeadError(SourceError):
+    """The tensors of a checkpoint do not determine what the head of its network computes."""
 
 
 class UnsupportedError(ConversionError):

@@ -41,6 +41,8 @@ SAFETENSORS = {
 }
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "state_dict_ema")
 """Keys under which training scripts save the state_dict beside other objects."""
+BATCHES = ".num_batches_tracked"
+"""Suffix of the keys of the counters of PyTorch's batch normalisation, which older checkpoints lack."""
 COUNTER = "n_averaged"
 """Key of the counter of PyTorch's AveragedModel, which is no tensor of the network."""
 

@@ -7,16 +7,17 @@ fingerprint. `benchmarks/make_fingerprints.py` makes the file.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from importlib import resources
 
-from converter.sources.network import BATCHES
+from converter.sources.checkpoint import BATCHES
+from converter.sources.heads import FACTORY, Head, Shapes, head_of, parent_of
 from converter.sources.prefixes import possible_prefixes
 
 FILE = "fingerprints.json"
 HEAD_SEPARATOR = " "
-
-Shapes = Mapping[str, tuple[int, ...]]
+SHOWN = 3
+"""Number of networks that an error names."""
 
 
 def fingerprint(shapes: Shapes, head: Iterable[str]) -> str:
@@ -33,16 +34,45 @@ def fingerprint(shapes: Shapes, head: Iterable[str]) -> str:
 def recognise_module(shapes: Shapes) -> tuple[str, tuple[str, ...]]:
     """Return the prefix of a checkpoint's keys and the networks with its tensors, such as ("", ("timm:resnet50d",)).
 
-    Without such a network of torchvision or timm, the second value is empty.
+    A head of one fully connected layer may take the place of the network's own. Without such a network of torchvision
+    or timm, the second value is empty. Raises UnknownHeadError if only the head differs, and has several such layers.
     """
     known = _known()
-    for prefix in possible_prefixes(shapes):
-        own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    for prefix, own in _prefixed(shapes):
         for head, networks in known.items():
             keys = head.split(HEAD_SEPARATOR)
             if own.keys() >= set(keys) and (names := networks.get(fingerprint(own, keys))):
                 return prefix, tuple(names)
+    for prefix, own in _prefixed(shapes):
+        for last, networks in known.items():
+            for replaced in _possible_heads(last.split(HEAD_SEPARATOR), own):
+                keys = [key for layer in replaced.layers for key in layer.keys]
+                names = networks.get(fingerprint(own, keys), [])
+                if names and replaced.only("linear", " or ".join(names[:SHOWN]), FACTORY):
+                    return prefix, tuple(names)
     return "", ()
+
+
+def known_networks() -> Iterator[str]:
+    """Yield the names of the networks that are recognised, such as "timm:resnet50d"; a name may come twice."""
+    for networks in _known().values():
+        for names in networks.values():
+            yield from names
+
+
+def _prefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
+    """Yield the possible prefixes, with the tensors whose keys begin with them."""
+    for prefix in possible_prefixes(shapes):
+        yield prefix, {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def _possible_heads(last: Iterable[str], shapes: Shapes) -> Iterator[Head]:
+    """Yield the layers that may take the place of a network's last layer, whose keys are `last`, or of its module."""
+    modules = {parent_of(key) for key in last}
+    if len(modules) == 1:
+        (module,) = modules
+        heads = (head_of(name, shapes) for name in (module, parent_of(module)) if name)
+        yield from (head for head in heads if head.layers)
 
 
 def _known() -> dict[str, dict[str, list[str]]]:

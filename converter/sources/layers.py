@@ -4,6 +4,7 @@ A layer with tensors has a key, its name in the state_dict: its tensors are key.
 is optional is left out if the checkpoint does not have its tensors.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -223,3 +224,14 @@ Layer = Annotated[
 ]
 for _model in (Add, Concat):
     _model.model_rebuild()
+
+
+def tensor_keys(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the keys of the tensors of layers."""
+    for layer in layers:
+        match layer:
+            case WithTensors():
+                yield from layer.tensor_keys
+            case Add() | Concat():
+                for branch in layer.branches:
+                    yield from tensor_keys(branch)

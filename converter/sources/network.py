@@ -13,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.errors import SourceError, UnknownTensorsError
-from converter.sources.architecture import Architecture, tensor_keys
-from converter.sources.checkpoint import Checkpoint
+from converter.errors import SourceError, UnknownHeadError, UnknownTensorsError
+from converter.sources.architecture import Architecture
+from converter.sources.checkpoint import BATCHES, Checkpoint
 from converter.sources.classifier import Classifier
+from converter.sources.heads import with_own_head
 from converter.sources.layers import (
     Activation,
     AdaptiveAvgPool,
@@ -35,6 +36,7 @@ from converter.sources.layers import (
     Lrn,
     MaxPool,
     PRelu,
+    tensor_keys,
 )
 
 OPSET = 19
@@ -52,8 +54,6 @@ ACTIVATIONS = {
 """Operators of ONNX that compute an activation as PyTorch does, with their default attributes."""
 OF_ANY_RANK = (Activation, LeakyRelu, PRelu, Dropout, BatchNorm, Add)
 """Layers that follow maps as well as vectors."""
-BATCHES = ".num_batches_tracked"
-"""Suffix of the keys of the counters of PyTorch's batch normalisation, which older checkpoints lack."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -63,30 +63,36 @@ def build_recognised(
 ) -> Classifier:
     """Build the only one of several networks that the tensors fit.
 
-    Raises SourceError if none or several fit.
+    Raises SourceError if none or several fit, or if several fit except for their head.
     `window` is (height, width) in pixels; None stands for the window of each architecture.
     """
-    built, errors = dict[str, Classifier](), list[SourceError]()
+    results = dict[str, Classifier | SourceError]()
     for architecture in architectures:
         try:
-            built[architecture.name] = build_classifier(checkpoint, architecture, window or architecture.window)
+            results[architecture.name] = build_classifier(checkpoint, architecture, window or architecture.window)
         except SourceError as error:
-            errors.append(error)
-    if not built:
-        raise errors[0]
-    if len(built) > 1:
-        choices = " or ".join(f"--arch {name}" for name in built)
+            results[architecture.name] = error
+    fitting = [name for name, result in results.items() if isinstance(result, Classifier)]
+    fitting = fitting or [name for name, result in results.items() if isinstance(result, UnknownHeadError)]
+    if len(fitting) > 1:
+        choices = " or ".join(f"--arch {name}" for name in fitting)
         raise SourceError(
-            f"arch: expected tensors that fit one architecture, got tensors that fit {' and '.join(built)}; choose "
+            f"arch: expected tensors that fit one architecture, got tensors that fit {' and '.join(fitting)}; choose "
             f"{choices}"
         )
-    return next(iter(built.values()))
+    result = results[fitting[0]] if fitting else next(iter(results.values()))
+    if isinstance(result, SourceError):
+        raise result
+    return result
 
 
 def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window: tuple[int, int]) -> Classifier:
     """Build the network for windows of (height, width) pixels; raises SourceError if the tensors do not fit it."""
-    layers = architecture.layers_for(checkpoint.tensors)
-    expected, got = set(tensor_keys(layers)), {key for key in checkpoint.tensors if not key.endswith(BATCHES)}
+    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items() if not key.endswith(BATCHES)}
+    layers, notes = architecture.layers_for(checkpoint.tensors), tuple[str, ...]()
+    if architecture.base:
+        layers, notes = with_own_head(layers, shapes, architecture.base)
+    expected, got = set(tensor_keys(layers)), set(shapes)
     check_keys(architecture.name, len(expected), sorted(expected - got), sorted(got - expected))
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
     network.add_all(layers)
@@ -99,6 +105,7 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
         activation=architecture.activation or DEFAULT_ACTIVATION,
         labels=architecture.labels,
         source=checkpoint.source,
+        notes=notes,
     )
 
 

@@ -97,6 +97,7 @@ def _read_folder(path: Path, arch: str | None, window: tuple[int, int] | None) -
 def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
     """Read a state_dict: into the network that `arch` names, or into the network that has its tensors."""
     checkpoint = read_checkpoint(path)
+    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
     if arch is not None and names_module(arch):
         return read_module(checkpoint, arch, window)
     if arch:
@@ -105,7 +106,7 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
     try:
         classifier = _build(checkpoint, *recognise(checkpoint.tensors), window)
     except UnknownTensorsError:
-        prefix, names = recognise_module({key: tensor.shape for key, tensor in checkpoint.tensors.items()})
+        prefix, names = recognise_module(shapes)
         if not names:
             raise
         own, notes = without_prefix(checkpoint, prefix)
@@ -120,7 +121,8 @@ def _build(
     checkpoint: Checkpoint, prefix: str, architectures: Sequence[Architecture], window: tuple[int, int] | None
 ) -> Classifier:
     own, notes = without_prefix(checkpoint, prefix)
-    return replace(build_recognised(own, architectures, window), notes=notes)
+    classifier = build_recognised(own, architectures, window)
+    return replace(classifier, notes=(*notes, *classifier.notes))
 
 
 def _network_reader(path: Path) -> Reader | None:

@@ -7,26 +7,24 @@ of the module, and no other tensors.
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from converter.errors import SourceError
 from converter.messages import first_cause, quiet
-from converter.sources.checkpoint import Checkpoint, sha256, sha256_of_arrays
+from converter.sources.checkpoint import BATCHES, Checkpoint, sha256, sha256_of_arrays
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
-from converter.sources.network import BATCHES, check_keys
+from converter.sources.network import check_keys
 from converter.sources.onnx_file import check_input
 from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
-from converter.sources.torch_libraries import MODULE, UntrainedModule, image_size, make_module
+from converter.sources.torch_heads import fit_head
+from converter.sources.torch_libraries import MODULE, PACKAGES, Tensors, UntrainedModule, image_size, make_module
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
@@ -124,11 +122,18 @@ def _current_directory() -> Iterator[None]:
 
 
 def load_own(checkpoint: Checkpoint, network: "torch.nn.Module", name: str) -> tuple[str, ...]:
-    """Load the part of a checkpoint whose keys are most like those of a network; returns notes on it."""
+    """Load the part of a checkpoint whose keys are most like those of a network; returns notes on it.
+
+    A network of a library gets the head of the checkpoint, if the checkpoint has another.
+    """
     expected = set(network.float().eval().state_dict())
     prefix = fitting_prefix(checkpoint.tensors, lambda keys: len(expected & keys) / len(expected | keys))
     own, notes = without_prefix(checkpoint, prefix)
-    _load(network, own.tensors, name)
+    tensors: Tensors = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in own.tensors.items()}
+    if name.partition(":")[0] in PACKAGES:
+        tensors, assumed = fit_head(network, tensors, name)
+        notes += assumed
+    _load(network, tensors, name)
     return notes
 
 
@@ -148,18 +153,17 @@ def image_channels(network: "torch.nn.Module") -> int:
     return next((part.in_channels for part in network.modules() if isinstance(part, torch.nn.Conv2d)), 3)
 
 
-def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]], arch: str) -> None:
+def _load(network: "torch.nn.Module", tensors: Tensors, arch: str) -> None:
     """Copy a checkpoint's tensors into a module; raises SourceError unless they are the tensors of the module."""
     import torch  # noqa: PLC0415 (optional)
 
     own = network.state_dict()
-    named = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in tensors.items()}
-    misshapen = [key for key, value in own.items() if key in named and named[key].shape != tuple(value.shape)]
-    for key in own.keys() & named.keys():
-        if own[key].is_floating_point() and named[key].dtype.kind != "f":
-            raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {named[key].dtype}")
+    misshapen = [key for key, value in own.items() if key in tensors and tensors[key].shape != tuple(value.shape)]
+    for key in own.keys() & tensors.keys():
+        if own[key].is_floating_point() and tensors[key].dtype.kind != "f":
+            raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensors[key].dtype}")
     try:
-        state: Any = OrderedDict((key, torch.from_numpy(named[key])) for key in named if key not in misshapen)
+        state: Any = OrderedDict((key, torch.from_numpy(tensors[key])) for key in tensors if key not in misshapen)
         # the version is stated for the whole module only, so that its parts convert keys of older releases
         state._metadata = {"": {"version": network._version}}  # noqa: SLF001 (where load_state_dict looks)
         missing, unknown = network.load_state_dict(state, strict=False)
@@ -167,5 +171,5 @@ def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]]
         raise SourceError(f"checkpoint: it does not load into {arch}: {first_cause(error)}") from None
     check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
     for key in misshapen:
-        shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"
+        shapes = f"expected shape {tuple(own[key].shape)}, got {tensors[key].shape}"
         raise SourceError(f"checkpoint: {key}: {shapes}; name the checkpoint's network with --arch")

@@ -7,12 +7,11 @@ from converter.errors import SourceError
 from converter.messages import quiet
 from converter.sources.checkpoint import Checkpoint
 from converter.sources.classifier import Classifier
+from converter.sources.fingerprints import SHOWN
 from converter.sources.frameworks import is_installed
 from converter.sources.torch_libraries import PACKAGES, UntrainedModule, make_module
 from converter.sources.torch_module import export_trained, image_channels, load_own
 
-SHOWN = 3
-"""Number of networks that an error names."""
 SAME = 1e-3
 """Largest difference of the scores of two networks that are the same function, relative to the largest score."""
 

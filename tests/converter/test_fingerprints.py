@@ -39,6 +39,18 @@ def test_other_tensors_are_another_network() -> None:
     assert recognise_module({}) == ("", ())
 
 
+@pytest.mark.parametrize("prefix", ["", "model."], ids=["plain", "lightning"])
+def test_another_head_does_not_matter(prefix: str) -> None:
+    """A head of one fully connected layer may replace the network's own; several are refused, and the network named."""
+    trunk = {key: shape for key, shape in SHAPES.items() if key not in HEAD}
+    inputs = SHAPES["fc.weight"][1]
+    one = {"fc.1.weight": (7, inputs), "fc.1.bias": (7,)}
+    assert recognise_module({f"{prefix}{key}": shape for key, shape in {**trunk, **one}.items()}) == (prefix, (NAME,))
+    two = {"fc.0.weight": (9, inputs), "fc.2.weight": (7, 9)}
+    with pytest.raises(SourceError, match=rf"the head of {NAME}, got fc.0 \(linear {inputs}→9\), fc.2 \(linear 9→7\)"):
+        recognise_module({f"{prefix}{key}": shape for key, shape in {**trunk, **two}.items()})
+
+
 def test_fingerprints_ignore_order_and_counters() -> None:
     """The order of the tensors and the counters of batch normalisation, which old checkpoints lack, do not count."""
     plain = {key: shape for key, shape in reversed(SHAPES.items()) if not key.endswith("num_batches_tracked")}
