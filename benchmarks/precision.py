@@ -23,6 +23,7 @@ from converter.report import Report
 from converter.request import Precision
 from converter.sources.architecture import load_architecture
 from converter.sources.read import read_source
+from converter.verify.given_images import given_images
 from converter.verify.images import PixelFormat, sample_images
 from service import machine
 from service.dense.arrays import Pixels
@@ -86,7 +87,9 @@ def main() -> None:
             precision: (models / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS
         }
         channels = reports["fp32"].spec.input.channels
-        images = sample_images((options.size,) * 2, PixelFormat(channels), options.images, np.random.default_rng(3))
+        pixel_format = PixelFormat(channels)
+        given = given_images(options.images, pixel_format, (1, 1)).readable if options.images else None
+        images = sample_images((options.size,) * 2, pixel_format, given, np.random.default_rng(3))
         image = [next(images)]
         compared = sessions(models)
         scores = {each: session.score(image) for each, session in compared.items()}

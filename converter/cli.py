@@ -133,7 +133,8 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder of images on which the result is compared with the source, at their own size. Default: noise "
+        help="Folder of images on which the result is compared with the source, at their own size. Images that cannot "
+        "be read are left out. Default: noise "
         "with the spectrum of photographs, and scikit-learn's two photographs if it is installed.",
     ),
 ]
@@ -309,6 +310,10 @@ def _parse_strides(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _warn(line: str) -> None:
+    typer.echo(printable(f"fullconv-convert: warning: {line}"), err=True)
+
+
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """Show progress on standard error: a bar on a terminal, else one line per step. Standard output is for --json."""
@@ -317,7 +322,7 @@ def _progress() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)
+        yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check, _warn)
         return
     columns = (
         progress.SpinnerColumn(),
@@ -333,4 +338,4 @@ def _progress() -> Iterator[Progress]:
             interruption.check()
             bar.advance(task)
 
-        yield Progress(lambda name, windows: bar.reset(task, description=name, total=windows or None), advance)
+        yield Progress(lambda name, windows: bar.reset(task, description=name, total=windows or None), advance, _warn)

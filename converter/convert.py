@@ -39,8 +39,9 @@ from converter.spec import describe, embed
 from converter.verify.certificates import ModelFiles, Reduction, Reference, certify, default_windows
 from converter.verify.checks import CELLS
 from converter.verify.cut_margins import measure_cut_margins
+from converter.verify.given_images import GivenImages, given_images
 from converter.verify.grid_axis import GridAxis
-from converter.verify.images import PixelFormat, SampleImage, given_images, sample_images
+from converter.verify.images import PixelFormat, image_files, sample_images
 from converter.verify.networks import SourceNetwork, graph_input
 from converter.verify.shared import compare_shared
 from converter.writer import check_outside, check_target, staging
@@ -132,6 +133,8 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         "--preprocess": request.preprocess,
     }
     check_outside(request.target, inputs)
+    if request.images is not None:
+        image_files(request.images)  # a wrong folder is refused before the source is read
     progress.step("reading the source", 0)
     classifier = read_source(source, arch=None if arch is None else str(arch), window=check_window(window), trust=trust)
     return convert(classifier, request, progress)
@@ -159,20 +162,16 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
         source = SourceNetwork(classifier, preprocessing, scratch)
         network = _rewrite(classifier, preprocessing, request, scratch)
+        pixel_format = PixelFormat(network.channels, preprocessing)
+        images = given_images(request.images, pixel_format, classifier.window, progress) if request.images else None
         home = folder if request.precision == FULL_PRECISION else scratch
         move_weights([network.model], home, WEIGHTS)
         release_weights(classifier.original)
-        in_float = _files(network, classifier.window, request, home, PixelFormat(network.channels, preprocessing))
-        spec = describe(request.name, classifier, network, in_float, request.activation)
-        if preprocessing is not None:
-            spec.input.preprocessing.CopyFrom(preprocessing.message())
-        _write_labels(spec, request, classifier, folder)
-        spec.microns_per_pixel = request.mpp or classifier.microns_per_pixel
-        spec.card = "" if request.card is None else read_card(request.card)
+        in_float = _files(network, classifier.window, request, home, pixel_format)
+        spec = _described(classifier, network, in_float, request, folder)
 
-        images, skipped = _load_images(request, in_float)
         windows = request.windows or default_windows(network, given=images is not None)
-        reference = Reference(source, images=images, folder=request.images, windows=windows, output=spec.output)
+        reference = Reference(source, images=images, windows=windows, output=spec.output)
         files, certificates = _certified(reference, in_float, request, progress, folder)
         cut_files = measure_cut_margins(reference, files, progress)
         may_round = request.precision != FULL_PRECISION or source.quantizes
@@ -189,7 +188,8 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             spec,
             network.rewrites,
             given=images is not None,
-            skipped=skipped,
+            skipped=images.smaller if images else 0,
+            unreadable=images.unreadable if images else (),
             removed=shared.removed,
             notes=classifier.notes,
         )
@@ -223,6 +223,20 @@ def _files(
     return ModelFiles(network, window, made, home, pixel_format, sharing, cut)
 
 
+def _described(
+    classifier: Classifier, network: ConvertedGraph, in_float: ModelFiles, request: Request, folder: Path
+) -> model_pb2.ModelSpec:
+    """Return the description of a model without what is measured, and write its labels."""
+    spec = describe(request.name, classifier, network, in_float, request.activation)
+    preprocessing = in_float.pixel_format.preprocessing
+    if preprocessing is not None:
+        spec.input.preprocessing.CopyFrom(preprocessing.message())
+    _write_labels(spec, request, classifier, folder)
+    spec.microns_per_pixel = request.mpp or classifier.microns_per_pixel
+    spec.card = "" if request.card is None else read_card(request.card)
+    return spec
+
+
 def _write_labels(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, folder: Path) -> None:
     """Write labels.txt, if there are labels."""
     labels, colours = load_labels(request.labels, classifier.labels, spec.output.classes)
@@ -232,13 +246,6 @@ def _write_labels(spec: model_pb2.ModelSpec, request: Request, classifier: Class
         spec.labels_sha256 = sha256(folder / LABELS)
 
 
-def _load_images(request: Request, files: ModelFiles) -> tuple[list[SampleImage] | None, int]:
-    """Return the user's images that hold a window, None without --images, and the number of smaller images."""
-    if request.images is None:
-        return None, 0
-    return given_images(request.images, files.pixel_format, files.window)
-
-
 def _certified(
     reference: Reference, in_float: ModelFiles, request: Request, progress: Progress, folder: Path
 ) -> tuple[ModelFiles, list[model_pb2.Parity]]:
@@ -246,15 +253,18 @@ def _certified(
     certificates = certify(reference, in_float, None, progress)
     if request.precision == FULL_PRECISION:
         return in_float, certificates
-    files = _quantize(in_float, request, progress, folder)
+    files = _quantize(in_float, reference.images, request, progress, folder)
     return files, certify(reference, files, Reduction(request.precision, in_float, request.least_agreement), progress)
 
 
-def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder: Path) -> ModelFiles:
+def _quantize(
+    in_float: ModelFiles, images: GivenImages | None, request: Request, progress: Progress, folder: Path
+) -> ModelFiles:
     """Return the same files in the requested precision, with their weights in a folder."""
     progress.step(f"reducing the precision to {request.precision}", 0)
     native, *others = in_float.variants
-    quantize = QuantizePass(request.precision, _calibration_feeds(in_float, request, progress), in_float.folder)
+    feeds = _calibration_feeds(in_float, images, request, progress)
+    quantize = QuantizePass(request.precision, feeds, in_float.folder)
     model = quantize(native.model).model
     move_weights([model], folder, WEIGHTS)
     models = [model, *(with_stride(model, each.geometry.vertical.stride, in_float.window)[0] for each in others)]
@@ -266,7 +276,7 @@ def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder
 
 
 def _calibration_feeds(
-    in_float: ModelFiles, request: Request, progress: Progress
+    in_float: ModelFiles, given: GivenImages | None, request: Request, progress: Progress
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
     """Yield the inputs for the calibration of a network: windows, for int8 with the pixels around them."""
     native, rng = in_float.variants[0], np.random.default_rng(CALIBRATION_SEED)
@@ -274,7 +284,7 @@ def _calibration_feeds(
     if in_float.graph.mode == "dense" and request.precision == "int8":
         axes = zip(native.geometry, in_float.window, strict=True)
         height, width = (GridAxis.with_interior(axis, size, CELLS).pixels for axis, size in axes)
-    images = sample_images((height, width), in_float.pixel_format, request.images, rng)
+    images = sample_images((height, width), in_float.pixel_format, given.readable if given else None, rng)
     for image in islice(images, CALIBRATION_IMAGES):
         yield graph_input(native.model.graph.inputs[0], image, in_float.graph.layout)
         progress.advance()

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from converter.graph.rewrites import Rewrite
 from converter.verdict import margins_verdict, precision_verdict, recommendation, shared_multiply_adds, verdict
+from converter.verify.given_images import OPTION, shown_reasons
 from fullconv.common.text import counted
 from fullconv.protos import model_pb2
 
@@ -19,8 +20,8 @@ class Report:
     """The ModelSpec of a converted network, the rewritten layers, and the agreement of the result with its source.
 
     `given` says whether the agreement was measured on the user's images; `skipped` is the number of these images that
-    are smaller than a window. `removed` are the reasons why files of mode shared were removed.
-    `notes` state how the source was read, such as the prefix of the network's keys.
+    are smaller than a window, and `unreadable` are the reasons why others cannot be read. `removed` are the reasons why
+    files of mode shared were removed. `notes` state how the source was read, such as the prefix of the network's keys.
     """
 
     spec: model_pb2.ModelSpec
@@ -28,6 +29,7 @@ class Report:
     _: KW_ONLY
     given: bool = True
     skipped: int = 0
+    unreadable: Sequence[str] = ()
     removed: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -39,7 +41,7 @@ class Report:
         """Return report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
             "verdict": f"{self.verdicts()[0]}. {self.closing()}",
-            "notes": list(self.notes),
+            "notes": [*self.notes, *shown_reasons(self.unreadable)],
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
             **spec_document(self.spec),
         }
@@ -73,15 +75,14 @@ class Report:
         parts = [recommendation(self.spec)]
         if not self.given and not self.spec.parity[0].exact:
             parts.append("The measurement did not use your images; name their folder with --images DIR.")
-        if self.skipped == 1:
-            parts.append("1 image is smaller than a window and was not measured.")
-        elif self.skipped:
-            parts.append(f"{self.skipped} images are smaller than a window and were not measured.")
+        parts += _left_out(self.skipped, "is smaller than a window", "are smaller than a window")
+        parts += _left_out(len(self.unreadable), "cannot be read", "cannot be read")
         return " ".join(parts)
 
     def _interface(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
         yield from (("source", note) for note in self.notes)
+        yield from (("images", line.removeprefix(OPTION)) for line in shown_reasons(self.unreadable))
         yield "window", f"{spec.window.height}×{spec.window.width} pixels"
         yield (
             "input",
@@ -155,6 +156,12 @@ def _pixels(vertical: int, horizontal: int) -> str:
     if vertical == horizontal:
         return f"{counted(vertical, 'pixel')}"
     return f"{vertical}×{horizontal} pixels"
+
+
+def _left_out(count: int, one: str, many: str) -> list[str]:
+    """Return a sentence on images that were not measured, for one image or for several; no sentence for none."""
+    sentence = f"1 image {one} and was not measured." if count == 1 else f"{count} images {many} and were not measured."
+    return [sentence] if count else []
 
 
 def _count(count: float) -> str:

@@ -23,6 +23,7 @@ from converter.convert import convert_checkpoint
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.sources.architecture import load_architecture
 from converter.sources.read import read_source
+from converter.verify.given_images import given_images
 from converter.verify.images import PixelFormat, sample_images
 from fullconv.protos import model_pb2
 
@@ -131,7 +132,8 @@ def picture(network: Network, side: int, folder: Path) -> NDArray[np.uint8]:
     """Return a square image: a part of a photograph or of the shipped page, which its mirror image continues."""
     images = REAL["copy_photographs"](folder / "photographs") if network.recipe.photographic else DIGITS
     pixels = PixelFormat(network.channels)
-    found = sample_images((side, side), pixels, images if any(images.iterdir()) else None, np.random.default_rng(0))
+    given = given_images(images, pixels, (1, 1)).readable if any(images.iterdir()) else None
+    found = sample_images((side, side), pixels, given, np.random.default_rng(0))
     (image,) = islice(found, 1)
     return image.astype(np.uint8, copy=False)
 

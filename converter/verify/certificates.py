@@ -16,8 +16,9 @@ from converter.progress import Progress
 from converter.runtime import loading_problem
 from converter.verify.checks import CELLS
 from converter.verify.comparison import Comparison
+from converter.verify.given_images import GivenImages
 from converter.verify.grid_axis import GridAxis
-from converter.verify.images import PixelFormat, SampleImage
+from converter.verify.images import PixelFormat
 from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork
 from converter.verify.parity import check_agreement, measure_parity
 from converter.verify.sampling import Budget
@@ -66,14 +67,13 @@ def default_windows(graph: ConvertedGraph, *, given: bool) -> int:
 class Reference:
     """The reference of certificates: the source network, and images.
 
-    `images` are the user's images in `folder`; None stands for synthetic images. `windows` is the number of windows to
-    compare. `output` describes the scores.
+    `images` are the user's; None stands for synthetic images. `windows` is the number of windows to compare. `output`
+    describes the scores.
     """
 
     source: SourceNetwork
     _: KW_ONLY
-    images: Sequence[SampleImage] | None
-    folder: Path | None
+    images: GivenImages | None
     windows: int
     output: model_pb2.Output
 
@@ -114,7 +114,6 @@ def certify(
             geometry=variant.geometry,
             window=files.window,
             pixel_format=files.pixel_format,
-            folder=reference.folder,
             images=reference.images,
             budget=_budget(files, variant, reference),
             output=reference.output,

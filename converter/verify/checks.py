@@ -96,12 +96,12 @@ class CheckImage:
                 f"{horizontal.stride} apart; choose smaller --strides"
             )
         size = self.rows.pixels, self.cols.pixels
-        self.sample = noise_image(size, comparison.pixel_format, rng) if comparison.images is None else None
-        self.pixels = (
-            self.sample.read(slice(0, size[0]), slice(0, size[1]))
-            if self.sample
-            else next(sample_images(size, comparison.pixel_format, comparison.folder, rng))
-        )
+        self.sample = None
+        if comparison.images is None:
+            self.sample = noise_image(size, comparison.pixel_format, rng)
+            self.pixels = self.sample.read(slice(0, size[0]), slice(0, size[1]))
+        else:
+            self.pixels = next(sample_images(size, comparison.pixel_format, comparison.images.readable, rng))
         self._converted = comparison.converted
         self.interior = [(row, col) for row in self.rows.interior for col in self.cols.interior]
 

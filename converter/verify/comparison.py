@@ -1,11 +1,10 @@
 """The networks and images that a certificate compares."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from converter.graph.geometry import Geometry2D
-from converter.verify.images import PixelFormat, SampleImage
+from converter.verify.given_images import GivenImages
+from converter.verify.images import PixelFormat
 from converter.verify.networks import Network, SourceNetwork
 from converter.verify.sampling import Budget
 from fullconv.common.certificate import has_top_class
@@ -23,8 +22,8 @@ class Comparison:
 
     `window` is (height, width) in pixels. `native` is the converted network at its native stride, with its geometry;
     None if `converted` has that stride itself. `float_network` is the converted network in float32; None if `converted`
-    is in float32 itself, so that differences must be rounding where the geometry says so. `images` are the user's
-    images in `folder`; None stands for synthetic images. `output` describes the scores.
+    is in float32 itself, so that differences must be rounding where the geometry says so. `images` are the user's;
+    None stands for synthetic images. `output` describes the scores.
     """
 
     source: SourceNetwork
@@ -34,8 +33,7 @@ class Comparison:
     geometry: Geometry2D
     window: tuple[int, int]
     pixel_format: PixelFormat
-    folder: Path | None
-    images: Sequence[SampleImage] | None
+    images: GivenImages | None
     budget: Budget
     output: model_pb2.Output
 

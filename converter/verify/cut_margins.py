@@ -25,8 +25,9 @@ def measure_cut_margins(reference: Reference, files: ModelFiles, progress: Progr
     if not files.cut or reference.images is None:
         return []
     rng, geometry = np.random.default_rng(SEED), files.variants[0].geometry
-    images = (reference.images[number] for number in rng.permutation(len(reference.images)))
-    budget = _budget(files, reference.windows, len(reference.images))
+    given = reference.images.usable
+    images = (given[number] for number in rng.permutation(len(given)))
+    budget = _budget(files, reference.windows, len(given))
     samples = choose_cells(images, geometry, files.window, budget, rng)
     progress.step("comparing cut margins with the source", sum(len(sample.cells) for sample in samples))
     networks = [ConvertedNetwork(each.model, files.graph.layout, files.folder, each.multiple_of) for each in files.cut]

@@ -1,11 +1,11 @@
-"""Images for measurements: the user's, or noise with the spectrum of photographs and scikit-learn's two photographs.
+"""Images for measurements: those of files, noise with the spectrum of photographs, scikit-learn's two photographs.
 
 The user's images are measured at their own size; no image is enlarged. Checks and calibration need images of a given
 size: they get random crops, which their mirror image continues where an image is smaller.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,28 +59,12 @@ class SampleImage:
     read: Callable[[slice, slice], Pixels]
 
 
-def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
-    """Return the images of a folder that hold a window (height, width), and the number of smaller images.
-
-    Raises SourceError if an image cannot be read or if no image holds a window.
-    """
-    files = image_files(folder)
-    images = [_sample_image(file, pixel_format) for file in files]
-    usable = [image for image in images if holds_window(image, window)]
-    if not usable:
-        raise SourceError(
-            f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(images)} smaller images, which are not enlarged; use larger images, or leave --images out"
-        )
-    return usable, len(images) - len(usable)
-
-
 def synthetic_images(
     size: tuple[int, int], pixel_format: PixelFormat, window: tuple[int, int], count: int, rng: np.random.Generator
 ) -> Iterator[SampleImage]:
     """Yield scikit-learn's photographs that hold a window, if it is installed, then `count` images of noise."""
     if pixel_format.photographic:
-        images = (_sample_image(file, pixel_format) for file in photographs())
+        images = (sample_image(file, pixel_format) for file in photographs())
         yield from (image for image in images if holds_window(image, window))
     for _ in range(count):
         yield noise_image(size, pixel_format, rng)
@@ -98,20 +82,21 @@ def holds_window(image: SampleImage, window: tuple[int, int]) -> bool:
 
 
 def sample_images(
-    size: tuple[int, int], pixel_format: PixelFormat, folder: Path | None, rng: np.random.Generator
+    size: tuple[int, int], pixel_format: PixelFormat, images: Sequence[SampleImage] | None, rng: np.random.Generator
 ) -> Iterator[Pixels]:
     """Yield images of one size without end, each (height, width, channels).
 
-    They are random crops of a folder's images; without a folder they are noise, alternating with crops of
+    They are random crops of the given images; without given images they are noise, alternating with crops of
     scikit-learn's two photographs if it is installed.
     """
-    files = image_files(folder) if folder else photographs() if pixel_format.photographic else []
+    given = [] if images is not None or not pixel_format.photographic else photographs()
+    known = images if images is not None else [sample_image(file, pixel_format) for file in given]
     while True:
-        for file in rng.permutation(np.array(files, object)) if folder else files:
-            yield _random_crop(_sample_image(file, pixel_format), size, rng)
-            if not folder:
+        for number in range(len(known)) if images is None else rng.permutation(len(known)):
+            yield _random_crop(known[number], size, rng)
+            if images is None:
                 yield _noise(size, pixel_format, rng)
-        if not files:
+        if not known:
             yield _noise(size, pixel_format, rng)
 
 
@@ -134,8 +119,8 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def _sample_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
-    """Return an image file, whose pixels are decoded when they are read; raises SourceError."""
+def sample_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
+    """Return an image file, whose pixels are decoded when they are read; raises SourceError, and so does reading."""
     if file.suffix.lower() == ".npy":
         return _array_image(file, pixel_format)
     size = _read(file, pixel_format, lambda image: (image.height, image.width))
@@ -153,7 +138,7 @@ def _array_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
     """Return an array (height, width[, channels]) in a file, which is memory-mapped; raises SourceError."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy parses the header as Python code, which may raise any error
         raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or 0 in pixels.shape:
@@ -183,7 +168,9 @@ def _read(file: Path, pixel_format: PixelFormat, take: Callable[[pyvips.Image], 
             return take(_photograph(file, image, pixel_format.channels))
         _check_values(file, pixel_format, image.bands, TYPES.get(image.format, image.format))
         return take(image)
-    except (OSError, pyvips.Error) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # tifffile may raise any error for a damaged file
         raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
 
 

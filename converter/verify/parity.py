@@ -84,8 +84,8 @@ def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> N
 
 def _images(comparison: Comparison, image: CheckImage, rng: np.random.Generator) -> Iterator[SampleImage]:
     """Yield the images to measure on: the user's in random order or, without them, the checked image and others."""
-    given = comparison.images
-    if given is not None:
+    if comparison.images is not None:
+        given = comparison.images.usable
         yield from (given[number] for number in rng.permutation(len(given)))
         return
     if image.sample:

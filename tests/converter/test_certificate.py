@@ -25,6 +25,7 @@ from converter.request import Activation
 from converter.runtime import session
 from converter.sources.read import read_source
 from converter.verify import certificates, parity
+from converter.verify.given_images import given_images
 from converter.verify.grid_axis import GridAxis
 from converter.verify.images import PixelFormat, SampleImage, sample_images
 from converter.verify.networks import ConvertedNetwork, NetworkOutput
@@ -219,7 +220,8 @@ def test_crops_are_continued_by_mirror_images(tmp_path: Path) -> None:
     """Crops for checks and calibration hold the image's own pixels, continued by their mirror image."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
-    cutting = next(sample_images((50, 64), PixelFormat(3), tmp_path, np.random.default_rng(0)))
+    given = given_images(tmp_path, PixelFormat(3), (8, 8)).readable
+    cutting = next(sample_images((50, 64), PixelFormat(3), given, np.random.default_rng(0)))
     left = next(left for left in range(27) if np.array_equal(pixels[:, left : left + 64], cutting[:20]))
     rows = [*range(20), *reversed(range(20)), *range(10)]
     assert_array_equal(pixels[rows, left : left + 64], cutting)
