@@ -47,10 +47,11 @@ Arch = Annotated[
     typer.Option(
         metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | timm:NAME | hf:FOLDER | MODULE:FACTORY",
         help="The checkpoint's network. Default: the shipped architecture, or else the network of torchvision or timm, "
-        "that has the checkpoint's tensors. For a state_dict: a shipped architecture (docs/architectures.md) or a TOML "
-        "file that lists the layers; if PyTorch is installed, a classifier of its libraries (torchvision:resnet50, "
-        "timm:resnet50d), a folder of Hugging Face with config.json (hf: stands for the source's folder), or a "
-        "function that returns a module (mypackage.nets:build, also from the current directory). The function is run. "
+        "that has the checkpoint's tensors. For a state_dict: the name of a network (resnet18, vgg16; "
+        "docs/architectures.md lists those that need no PyTorch) or a TOML file that lists the layers; if PyTorch is "
+        "installed, a classifier of its libraries (torchvision:resnet50, timm:resnet50d), a folder of Hugging Face "
+        "with config.json (hf: stands for the source's folder), or a function that returns a module "
+        "(mypackage.nets:build, also from the current directory). The function is run. "
         "For a caffemodel: its prototxt. Default: the prototxt beside it.",
     ),
 ]

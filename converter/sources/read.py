@@ -14,6 +14,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import recognise_module
 from converter.sources.keras_file import export_keras, is_keras, read_keras
 from converter.sources.model_folder import read_folder
+from converter.sources.names import resolved_name
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
 from converter.sources.prefixes import fitting_prefix, without_prefix
@@ -98,9 +99,9 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
     """Read a state_dict: into the network that `arch` names, or into the network that has its tensors."""
     checkpoint = read_checkpoint(path)
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    if arch is not None and names_module(arch):
+    if arch is not None and names_module(arch := resolved_name(arch, shapes)):
         return read_module(checkpoint, arch, window)
-    if arch:
+    if arch is not None:
         architecture = load_architecture(arch)
         return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
     try:

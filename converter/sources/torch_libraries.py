@@ -161,7 +161,9 @@ def _factory(package: str, name: str, window: tuple[int, int] | None) -> Untrain
     try:
         network = getattr(importlib.import_module(package), name)()
     except (Exception, SystemExit) as error:  # the user's code may raise any error
-        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
+        reason = f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}"
+        near = difflib.get_close_matches(package, PACKAGES) if isinstance(error, ModuleNotFoundError) else []
+        raise SourceError(f"{reason}; nearest: {near[0]}:{name}" if near else reason) from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
     return UntrainedModule(network, image_size(network, window, f"the module that {package}:{name} returns"), NONE)

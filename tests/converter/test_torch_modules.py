@@ -218,6 +218,13 @@ def test_checkpoints_of_other_networks_are_refused(
     assert expected_message in refused(tmp_path / "net.safetensors", "torchvision:resnet18")
 
 
+def test_mistyped_libraries(resnet: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """A module that cannot be found, with nearly the name of a library, is refused with the library's name."""
+    save_file(resnet, tmp_path / "net.safetensors")
+    message = refused(tmp_path / "net.safetensors", "torchvison:resnet18")
+    assert message.endswith("No module named 'torchvison'; nearest: torchvision:resnet18")
+
+
 @pytest.mark.parametrize(
     ("name", "expected_message"),
     [("resnet49", "expected resnet"), ("fcn_resnet50", "torchvision has no classifier"), ("x", "another of 80")],

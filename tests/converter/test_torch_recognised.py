@@ -49,6 +49,31 @@ def test_a_network_of_torchvision(tmp_path: Path) -> None:
     assert "recognised as torchvision:mnasnet0_5" in classifier.notes[0]
 
 
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_plain_names(library: str, tmp_path: Path) -> None:
+    """A name that both libraries have means the network whose tensors the checkpoint has."""
+    import timm
+    import torch
+    from torchvision import models
+
+    make = {"torchvision": models.get_model, "timm": timm.create_model}[library]
+    net = randomised(make("efficientnet_b0", num_classes=4))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    check_scores(read_source(tmp_path / "net.pth", arch="efficientnet_b0", window=(64, 64)), net, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "other"), [("resnet18", "resnet34"), ("vgg11", "vgg13")], ids=["family", "file"])
+def test_plain_names_of_other_networks(name: str, other: str, tmp_path: Path) -> None:
+    """A name that needs no PyTorch is refused for the tensors of another network."""
+    import torch
+    from torchvision import models
+
+    torch.save(models.get_model(other, num_classes=4).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(SourceError, match=rf"expected the tensors of {name}, got those of torchvision:{other}"):
+        read_source(tmp_path / "net.pth", arch=name, window=None)
+    read_source(tmp_path / "net.pth", arch=other, window=None)
+
+
 def test_grey_networks_of_timm(tmp_path: Path) -> None:
     """--arch timm:NAME takes the numbers of classes and of channels from the checkpoint."""
     import timm
