@@ -58,6 +58,11 @@ AMBIGUOUS = {
     "resnet50d": True, "efficientnet_b0": False, "mobilenetv3_small_100": False, "vit_tiny_patch16_224": False,
 }  # fmt: skip
 """Networks of timm with the tensors of others."""
+REPLACED = {
+    "resnet18": ("fc", 512, True), "mobilenet_v2": ("classifier", 1280, True), "vgg11": ("classifier.6", 4096, True),
+    "efficientnet_b0": ("classifier", 1280, False),
+}  # fmt: skip
+"""Networks of torchvision, the module that is replaced, its inputs, and whether the network can slide."""
 DESCRIPTION = """# Checkpoints
 
 {count} conversions of the kinds of files that people have, each made from a network of PyTorch. "Difference" is the
@@ -156,6 +161,7 @@ def difference(net: "nn.Module", target: Path, spec: Any) -> float:  # noqa: ANN
 def cases() -> Iterator[Case]:
     """Yield the files."""
     yield from bare_state_dicts()
+    yield from other_heads()
     yield from training_scripts()
     yield from with_their_network()
 
@@ -202,6 +208,23 @@ def bare_state_dicts() -> Iterator[Case]:
         yield Case(f"resnet18 in {str(kind).removeprefix('torch.')}", rounded, saved(narrow))
     old = {"_use_new_zipfile_serialization": False}
     yield Case("resnet18 as PyTorch before 1.6 saved it", net, saved(state, **old))
+
+
+def other_heads() -> Iterator[Case]:
+    """Yield state_dicts of networks whose head was replaced."""
+    from torch import nn  # noqa: PLC0415 (after --preload)
+    from torchvision import models  # noqa: PLC0415
+
+    for name, (module, inputs, slides) in REPLACED.items():
+        net = randomised(models.get_model(name))
+        net.set_submodule(module, nn.Sequential(nn.Dropout(0.2), nn.Linear(inputs, 5)).eval())
+        what = f"torchvision {name}, {module} = Sequential(Dropout, Linear)"
+        yield Case(what, net, saved(net.state_dict()), {} if slides else CROPS)
+    net = randomised(models.resnet18())
+    net.fc = nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 5)).eval()
+    expected = "a state_dict does not hold the activations"
+    yield Case("torchvision resnet18, fc = Sequential(Linear, ReLU, Dropout, Linear)", net, saved(net.state_dict()),
+               refusal=expected)  # fmt: skip
 
 
 def training_scripts() -> Iterator[Case]:
