@@ -38,7 +38,8 @@ def _areas(answer: Answer) -> list[Text | Table]:
 def plan_table(answer: Answer, document: Mapping[str, Any]) -> Group:
     """Lay out the plan for an image. `document` is the plan in its document: with the predicted time, and files."""
     plan, seconds = answer.plan, document["predicted_seconds"]
-    time = "time not known: the image cannot be scored" if seconds is None else f"about {seconds:.2g} s here"
+    unknown = "time not known: nothing could be scored here to measure the speed"
+    time = unknown if seconds is None else f"about {seconds:.2g} s here"
     head = Text.assemble(
         _title(answer),
         f"\n{answer.mode}: {printable(answer.mode_reason)}; {printable(plan.file)}\n"

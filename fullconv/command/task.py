@@ -111,8 +111,9 @@ class ScoreTask:
     def _forecast(self, image: Path, plan: Answer) -> dict[str, Any]:
         """Return the predicted seconds for an image, and the bytes of its files, as `--plan --json` prints them."""
         sizes = self._writer.sizes(image, plan)
+        seconds = None if self._is_remote else self._speed.predicted_seconds(image, self._options_of(image), plan)
         return {
-            "predicted_seconds": self._speed.predicted_seconds(image, self._options_of(image), plan),
+            "predicted_seconds": seconds,
             "outputs": [{"path": encodable(path), "bytes": size} for path, size in sizes.items()],
         }
 

@@ -1,4 +1,4 @@
-"""What the images of a job may use together: memory, by their plans, and the disk, for copies of their files.
+"""A limit on the memory, or on the disk space for copies, that the images of a job use together.
 
 An image waits until its share is free. The images are served in the order in which they ask, so that small images do
 not keep a large one waiting for ever. An image that alone exceeds the budget is scored alone.

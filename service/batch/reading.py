@@ -32,8 +32,7 @@ from service.batch.urls import is_url
 WHOLE_BYTES = 32 << 20
 """Bytes of the largest file whose hash is in the results, and of the largest picture that is scored from memory."""
 DISK_SHARE = 0.5
-"""Share of the free space of the folder of temporary files that copies may take together: the machine may run other
-processes of the job."""
+"""Share of the free space of the folder of temporary files that the copies of one process may take together."""
 
 
 def _disk_budget() -> Budget:
@@ -47,7 +46,10 @@ def _disk_budget() -> Budget:
 
 @dataclass(frozen=True)
 class Copies:
-    """Where files of buckets are copied to; may be used by several threads of a job, which `stop` ends."""
+    """Makes folders for copies of files from buckets, and limits their bytes. Several threads may use it.
+
+    `stop` ends their waits.
+    """
 
     stop: Stop
     disk: Budget = field(default_factory=_disk_budget)

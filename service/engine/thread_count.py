@@ -15,19 +15,19 @@ import onnxruntime as ort
 from service import machine
 from service.engine import measurement_cache
 from service.engine.timing import alternating_times
-from service.log import log
 
 KIND = "threads"
-"""What these measurements are called in the cache."""
+"""Name of the kind of these measurements in the cache."""
 CONVOLUTIONS = Path(__file__).with_name("convolutions.onnx")
 """The network that is measured; benchmarks/make_convolutions.py makes it."""
 INPUT_SHAPE = (1, 128, 128, 128)
 """Shape of its input: samples, channels, rows, columns."""
-MIN_USE = 0.9
+MIN_USE = 0.75
 """Least share of the threads' time in which they had a CPU: if it is smaller, other programs disturbed the measurement.
-"""
+Threads that wait for the others at the end of a layer lower it too."""
 MIN_GAIN = 1.05
-"""Times as fast that a thread for each CPU must be: other work of the process can use the CPUs that are left."""
+"""Smallest speed-up by a thread for each CPU for which it is chosen; below, the other CPUs are left to other work of
+the process."""
 
 
 def thread_count() -> int:
@@ -48,7 +48,6 @@ def thread_count() -> int:
     threads = cpus if is_disturbed or MIN_GAIN * min(times[cpus]) <= min(times[cores]) else cores
     if not is_disturbed:
         measurement_cache.write(KIND, key, {"threads": threads})
-    log.info("threads", extra={"record": {"threads": threads, "cores": cores, "cpus": cpus, "kept": not is_disturbed}})
     return threads
 
 

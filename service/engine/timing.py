@@ -1,4 +1,4 @@
-"""Times runs that shall be compared."""
+"""Times functions in turn, so that their durations can be compared."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -58,6 +58,8 @@ FILES_SECONDS = 5.0
 class Parts:
     """The parts of a server that outlive its calls."""
 
+    threads: int
+    """Number of threads in which networks compute."""
     registry: Registry
     scheduler: Scheduler
     metrics: Metrics
@@ -101,7 +103,10 @@ async def serve(settings: Settings, signals: Signals) -> None:
         machine.freeze_heap()
         log.info(
             "listening",
-            extra={"record": addresses | {"models": str(settings.models), "version": __version__}},
+            extra={
+                "record": addresses
+                | {"models": str(settings.models), "threads": parts.threads, "version": __version__},
+            },
         )
         if not parts.registry.models():
             expected = f"{settings.models}/NAME/VERSION/model.onnx"
@@ -154,6 +159,7 @@ def _parts(settings: Settings) -> Parts:
     gauges = partial(add_gauges, metrics.collectors, admission, scheduler, registry)
     gauges(lambda: sum(files.stale for files in reloadable), calls.receiver.places)
     return Parts(
+        threads=threads,
         registry=registry,
         scheduler=scheduler,
         metrics=metrics,

@@ -5,13 +5,14 @@ signals of the process. Therefore this module accepts the connections itself. A 
 is being answered: in the handshake of TLS, before and within the head of a request, and while the client takes the end
 of an answer. The application limits the time of the other phases, as for the messages of gRPC. A client that takes
 nothing of an answer for too long is disconnected, also for answers that the application does not make. While the
-server stops, this time is shorter, so that no client can delay the end of the server; answers that clients take are
-sent whole.
+server stops, this time is shorter, and the time to take an answer is limited, so that no client delays the end of the
+server for long.
 """
 
 import asyncio
 import errno
 import logging
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +47,7 @@ MAX_CONNECTIONS = 512
 SWEEP_SECONDS = 1.0
 """Seconds between two looks for connections that have waited too long, and between two attempts to accept."""
 STOP_SECONDS = 3.0
-"""Seconds for which a client may take nothing of its answer while the server stops."""
+"""Seconds for which a client may take less than LEAST_BYTES of its answer while the server stops."""
 CLOSE_SECONDS = 1.0
 """Seconds after the last answer in which a client may close its connection when the server stops."""
 
@@ -61,10 +62,10 @@ async def viewer(
 ) -> AsyncIterator[str]:
     """Serve an application on HOST:PORT for the duration of the block; yields the address. Raises OSError.
 
-    A client that takes nothing of an answer for `idle_seconds` and WAIT_SECONDS is disconnected; for STOP_SECONDS while
-    `is_stopping`. The state of each request has `common_name`, the name in the client's certificate or None; `closed`,
-    an event that is set when the connection has ended; and the functions `abort`, which ends it at once, and
-    `resume_reading`, after which its end is noticed.
+    A client that takes nothing of an answer for `idle_seconds` and WAIT_SECONDS is disconnected; while `is_stopping`,
+    for STOP_SECONDS, and also if the answer waits longer than `idle_seconds`. The state of each request has
+    `common_name`, the name in the client's certificate or None; `closed`, an event that is set when the connection has
+    ended; and the functions `abort`, which ends it at once, and `resume_reading`, after which its end is noticed.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -179,10 +180,14 @@ class _Connection(H11Protocol):
         """Bytes of answers that wait until the client takes them."""
         return untaken_bytes(self.transport) if self.is_made else 0
 
-    def is_late(self, now: float, idle_seconds: float) -> bool:
-        """Return whether the client has let the server wait too long; `idle_seconds` is the limit for an answer."""
+    def is_late(self, now: float, stall_seconds: float, answer_seconds: float) -> bool:
+        """Return whether the client has let the server wait too long.
+
+        It may take nothing of an answer for `stall_seconds`, and must take the whole answer in `answer_seconds`.
+        """
         has_waited = self.is_waiting and now - self.waiting_since > WAIT_SECONDS
-        return self.stall.seconds(now, self.untaken_bytes) > idle_seconds or has_waited
+        has_stalled = self.stall.seconds(now, self.untaken_bytes) > stall_seconds
+        return has_waited or has_stalled or self.stall.waiting_seconds(now) > answer_seconds
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -244,9 +249,11 @@ class _Connections:
         The application ends its own answers after `idle_seconds`, and logs the reason; therefore others end later.
         """
         now = asyncio.get_running_loop().time()
-        idle_seconds = STOP_SECONDS if self.is_stopping() else self.idle_seconds + WAIT_SECONDS
+        limits = (self.idle_seconds + WAIT_SECONDS, math.inf)
+        if self.is_stopping():
+            limits = (STOP_SECONDS, self.idle_seconds)
         for connection in tuple(self.connections):
-            if connection.is_late(now, idle_seconds):
+            if connection.is_late(now, *limits):
                 connection.abort()
 
     async def close(self) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-from support.command_line import score
+from support.command_line import run, score
+from support.paths import ROOT
 from support.pictures import noise, png
+from support.servers import running
 from tifffile import TiffFile
 
 from fullconv.command.forecast import Speed
@@ -89,10 +91,19 @@ def test_predicted_seconds(image: Path, tmp_path: Path) -> None:
     larger.write_bytes(png(noise(180, 222, 1)))
     damaged.write_bytes(image.read_bytes()[:-3000])
     first, second = json.loads(score(image, larger, "--plan", "--json").stdout)
-    assert 0 < first["plan"]["predicted_seconds"] < second["plan"]["predicted_seconds"]
+    assert first["plan"]["predicted_seconds"] > 0
+    assert second["plan"]["predicted_seconds"] > 0
     assert "s here" in score(image, "--plan").stdout
     assert json.loads(score(damaged, "--plan", "--json").stdout)["plan"]["predicted_seconds"] is None
-    assert "time not known: the image cannot be scored" in score(damaged, "--plan").stdout
+    assert "time not known: nothing could be scored here" in score(damaged, "--plan").stdout
+
+
+def test_the_speed_of_a_server_is_not_measured(image: Path) -> None:
+    """A plan on a server does not let its other clients wait."""
+    with running(ROOT / "models") as server:
+        document = json.loads(run(image, "--plan", "--json", "--server", server.address, "--model", "digits").stdout)
+    assert document["plan"]["predicted_seconds"] is None
+    assert len(server.events("request")) == 1
 
 
 def planned(multiply_adds: float) -> Any:  # noqa: ANN401 (stands for an answer)

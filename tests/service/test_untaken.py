@@ -44,6 +44,16 @@ def test_stalls(waiting: list[int], expected: list[float]) -> None:
     assert [stall.seconds(100.0 + second, untaken) for second, untaken in enumerate(waiting)] == expected
 
 
+def test_answers_wait_until_they_are_taken() -> None:
+    """An answer waits from its first byte to its last, also while the client takes it."""
+    stall = Stall()
+    waited = list[float]()
+    for second, untaken in enumerate([0, 9 * LEAST_BYTES, 5 * LEAST_BYTES, LEAST_BYTES, 0, LEAST_BYTES]):
+        stall.seconds(second, untaken)
+        waited.append(stall.waiting_seconds(second))
+    assert waited == [0, 0, 1, 2, 0, 0]
+
+
 @contextmanager
 def asking(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[socket.socket]:
     """Request an answer of ANSWER_BYTES bytes, and wait until it is ready; yields the connection."""
@@ -63,18 +73,21 @@ def asking(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[socket
             yield connection
 
 
+def encryption(folder: Path) -> tuple[list[str], ssl.SSLContext]:
+    """Write a certificate; returns the options of a server with it, and the context of a client."""
+    authority, context = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(context)
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert")
+    return ["--tls-cert", str(folder / "cert"), "--tls-key", str(folder / "key")], context
+
+
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
 def test_untaken_answers_do_not_delay_the_shutdown(tmp_path: Path, *, encrypted: bool) -> None:
     """After SIGTERM the server ends while a client that may pause for an hour holds its answer untaken."""
-    options, tls = ["--viewer", "127.0.0.1:0", "--max-idle", "3600"], None
-    if encrypted:
-        authority, tls = trustme.CA(), ssl.create_default_context()
-        authority.configure_trust(tls)
-        certificate = authority.issue_cert("localhost", "127.0.0.1")
-        certificate.private_key_pem.write_to_path(tmp_path / "key")
-        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
-        options += ["--tls-cert", str(tmp_path / "cert"), "--tls-key", str(tmp_path / "key")]
-    with running(MODELS, *options) as server, asking(server, tls):
+    options, tls = encryption(tmp_path) if encrypted else ([], None)
+    with running(MODELS, "--viewer", "127.0.0.1:0", "--max-idle", "3600", *options) as server, asking(server, tls):
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
     assert [line["event"] for line in server.log][-2:] == ["draining", "stopped"]
@@ -93,9 +106,11 @@ def test_untaken_answers_of_grpc_do_not_delay_the_shutdown() -> None:
     assert [line["event"] for line in server.log][-2:] == ["draining", "stopped"]
 
 
-def test_taken_answers_are_whole() -> None:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_taken_answers_are_whole(tmp_path: Path, *, encrypted: bool) -> None:
     """A client that begins to take its answer only after SIGTERM gets the whole answer."""
-    with running(MODELS, "--viewer", "127.0.0.1:0") as server, asking(server) as connection:
+    options, tls = encryption(tmp_path) if encrypted else ([], None)
+    with running(MODELS, "--viewer", "127.0.0.1:0", *options) as server, asking(server, tls) as connection:
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.events("draining"))
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
