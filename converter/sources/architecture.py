@@ -28,9 +28,9 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from converter.errors import SourceError, UnknownTensorsError
 from converter.messages import first_problem
@@ -63,11 +63,6 @@ class Architecture(Table):
     networks: Annotated[tuple[str, ...], Field(strict=False)] = ()
     base: str = ""
     replace: dict[str, Annotated[tuple[Layer, ...], Field(strict=False)]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _check_replaced(self) -> Self:
-        _replaced(self.layers, self.replace)
-        return self
 
     def layers_for(self, keys: Collection[str]) -> list[Layer]:
         """Return the layers for a checkpoint with these keys, with all blocks expanded; raises SourceError."""
@@ -137,11 +132,16 @@ def _parse(text: bytes, origin: str, base: str = "") -> Architecture:
     """Return the architecture in a file; `base` is its own name if it is shipped. Raises SourceError."""
     try:
         table = tomllib.loads(text.decode("utf-8"))
-        return Architecture.model_validate({**table, "base": base} if base else _extended(table, origin))
+        architecture = Architecture.model_validate({**table, "base": base} if base else _extended(table, origin))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"arch: {origin}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise SourceError(f"arch: {origin}: {first_problem(error)}") from None
+    try:
+        _replaced(architecture.layers, architecture.replace)
+    except ValueError as error:
+        raise SourceError(f"arch: {origin}: replace: {error}") from None
+    return architecture
 
 
 def _extended(table: dict[str, Any], origin: str) -> dict[str, Any]:

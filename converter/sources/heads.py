@@ -47,7 +47,7 @@ class HeadLayer:
 
     @property
     def kind(self) -> Kind | None:
-        """What the tensors show the layer to be; None for other layers."""
+        """The kind of the layer, which follows from its tensors; None for other layers."""
         names, weight = set(self.shapes), self.shapes.get("weight", ())
         rank = 0 if 0 in weight else len(weight)
         if names == set(BatchNorm.tensors):
@@ -81,7 +81,7 @@ class Head:
     layers: tuple[HeadLayer, ...]
 
     def only(self, kind: Kind, network: str, way_out: str) -> HeadLayer | None:
-        """Return the only layer; None if it has another kind, or for layers of unknown kinds.
+        """Return the only layer if it is of a kind; None for another layer, or if a layer is of no known kind.
 
         Raises UnknownHeadError, which names the network and the way out, for several layers between which there may be
         activations.
@@ -202,7 +202,7 @@ def _fixed_outputs(layers: Sequence[Layer]) -> Iterator[tuple[str, int]]:
 
 
 def _in_a_file(head: Head, base: str) -> str:
-    """Return what an architecture file says to have this head, with ReLU before all but the first Linear layer."""
+    """Return the lines of an architecture file with this head, with ReLU before all but the first Linear layer."""
     entries = list[str]()
     for layer in head.layers:
         if layer.kind == "linear" and any("linear" in entry for entry in entries):

@@ -7,12 +7,12 @@ from converter.errors import SourceError, UnknownHeadError
 from converter.sources.architecture import shipped_name, shipped_names
 from converter.sources.fingerprints import SHOWN, known_networks, recognise_module
 from converter.sources.heads import Shapes
-from converter.sources.torch_libraries import TORCHVISION
+from converter.sources.torch_libraries import MODULE, TORCHVISION
 
 SUFFIX = ".toml"
 LISTS = (
-    "docs/architectures.md lists the names that need no PyTorch, torchvision.models.list_models() and "
-    "timm.list_models() the others"
+    "docs/architectures.md lists the names that need no PyTorch; torchvision.models.list_models() and "
+    "timm.list_models() list the other names"
 )
 
 
@@ -27,11 +27,16 @@ def resolved_name(arch: str, shapes: Shapes) -> str:
     if shipped_name(arch):
         _check_network(arch, shapes)
         return arch
-    if ":" in arch or (path.exists() and not path.is_dir()):
+    if ":" in arch or (_exists(path) and not path.is_dir()):
         return arch
     if arch.lower().endswith(SUFFIX) or len(path.parts) != 1:
         raise _no_file(arch, path)
     return _of_library(arch, shapes)
+
+
+def names_module(arch: str) -> bool:
+    """Return whether --arch names a module instead of a file."""
+    return MODULE.fullmatch(arch) is not None and not _exists(Path(arch))
 
 
 def _of_library(name: str, shapes: Shapes) -> str:
@@ -68,7 +73,7 @@ def _check_network(name: str, shapes: Shapes) -> None:
 def _no_file(arch: str, path: Path) -> SourceError:
     """Return the error for a file that does not exist, with the nearest files of its folder."""
     got = f"arch: expected a TOML file, got {arch!r}, which is no file"
-    if not path.parent.is_dir():
+    if not _exists(path.parent) or not path.parent.is_dir():
         return SourceError(f"{got}; the folder {path.parent} does not exist")
     files = {file.stem: str(file) for file in path.parent.glob(f"*{SUFFIX}")}
     near = [files[name] for name in difflib.get_close_matches(path.stem, files)]
@@ -82,3 +87,11 @@ def _no_network(arch: str) -> SourceError:
     near = ", ".join(difflib.get_close_matches(arch.lower(), sorted(names)))
     nearest = f"nearest: {near}; " if near else ""
     return SourceError(f"arch: expected the name of a network or a TOML file, got {arch!r}; {nearest}{LISTS}")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file or folder; there is none whose name is too long for the file system."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

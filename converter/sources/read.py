@@ -14,11 +14,11 @@ from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import recognise_module
 from converter.sources.keras_file import export_keras, is_keras, read_keras
 from converter.sources.model_folder import read_folder
-from converter.sources.names import resolved_name
+from converter.sources.names import names_module, resolved_name
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
 from converter.sources.prefixes import fitting_prefix, without_prefix
-from converter.sources.torch_module import export_module, names_module, read_module, read_trusted
+from converter.sources.torch_module import export_module, read_module, read_trusted
 from converter.sources.torch_program import read_program
 from converter.sources.torch_recognised import read_recognised
 from converter.sources.torch_script import is_torchscript, read_torchscript

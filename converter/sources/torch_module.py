@@ -24,7 +24,7 @@ from converter.sources.onnx_file import check_input
 from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
 from converter.sources.torch_heads import fit_head
-from converter.sources.torch_libraries import MODULE, PACKAGES, Tensors, UntrainedModule, image_size, make_module
+from converter.sources.torch_libraries import PACKAGES, Tensors, UntrainedModule, image_size, make_module
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Matches keys of torchvision's first DenseNets, whose checkpoints it still offers: their norm.1 is now norm1."""
-
-
-def names_module(arch: str) -> bool:
-    """Return whether --arch names a module instead of a file."""
-    return MODULE.fullmatch(arch) is not None and not Path(arch).exists()
 
 
 def read_module(checkpoint: Checkpoint, arch: str, window: tuple[int, int] | None) -> Classifier:
@@ -48,7 +43,14 @@ def read_module(checkpoint: Checkpoint, arch: str, window: tuple[int, int] | Non
 
 def export_trained(checkpoint: Checkpoint, module: UntrainedModule, name: str) -> Classifier:
     """Load a checkpoint into a module and export it. Raises ConversionError; call it within `quiet`."""
-    notes = load_own(checkpoint, module.network, name)
+    return export_loaded(checkpoint, module, name, load_own(checkpoint, module.network, name))
+
+
+def export_loaded(checkpoint: Checkpoint, module: UntrainedModule, name: str, notes: tuple[str, ...]) -> Classifier:
+    """Export a module into which `load_own` has loaded a checkpoint; `notes` are the notes of `load_own`.
+
+    Raises ConversionError; call it within `quiet`.
+    """
     classifier = export(module.network, (_image(module.network, module.window),), name)
     source = model_pb2.Source(format=checkpoint.source.format, sha256=checkpoint.source.sha256, producer="pytorch")
     return replace(classifier, preprocess=module.preprocess, source=source, notes=notes)

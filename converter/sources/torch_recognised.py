@@ -10,7 +10,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import SHOWN
 from converter.sources.frameworks import is_installed
 from converter.sources.torch_libraries import PACKAGES, UntrainedModule, make_module
-from converter.sources.torch_module import export_trained, image_channels, load_own
+from converter.sources.torch_module import export_loaded, image_channels, load_own
 
 SAME = 1e-3
 """Largest difference of the scores of two networks that are the same function, relative to the largest score."""
@@ -31,32 +31,33 @@ def read_recognised(checkpoint: Checkpoint, names: Sequence[str], window: tuple[
         )
     with quiet():
         made = _made(usable, checkpoint, window)
-        (name, module), *others = made.items()
-        if different := [other for other, its in others if not _is_same(module, its)]:
+        (name, (module, notes)), *others = made.items()
+        if different := [other for other, (its, _) in others if not _is_same(module, its)]:
             choices = " or ".join(f"--arch {each}" for each in (name, *different))
             raise SourceError(
                 f"arch: the checkpoint has the tensors of {' and '.join((name, *different))}, which compute different "
                 f"scores or expect other pixels; choose {choices}"
             )
-        classifier = export_trained(checkpoint, module, name)
+        classifier = export_loaded(checkpoint, module, name, notes)
     note = f"recognised as {name}; the window and the preprocessing are the defaults of {name.split(':')[0]}"
     if unseen := [each for each in names if each not in made]:
         note += f"; not compared with {', '.join(unseen[:SHOWN])}, which cannot be made here"
     return replace(classifier, notes=(note, *classifier.notes))
 
 
-def _made(names: Sequence[str], checkpoint: Checkpoint, window: tuple[int, int] | None) -> dict[str, UntrainedModule]:
-    """Return the networks that the installed libraries can make, with the checkpoint's tensors.
+def _made(
+    names: Sequence[str], checkpoint: Checkpoint, window: tuple[int, int] | None
+) -> dict[str, tuple[UntrainedModule, tuple[str, ...]]]:
+    """Return the networks that the installed libraries can make, with the checkpoint's tensors, and notes on each.
 
     Raises SourceError if they can make none of them.
     """
-    made, errors = dict[str, UntrainedModule](), list[SourceError]()
+    made, errors = dict[str, tuple[UntrainedModule, tuple[str, ...]]](), list[SourceError]()
     for name in names:
         try:
-            made[name] = make_module(name, checkpoint.tensors, window)
-            load_own(checkpoint, made[name].network, name)
+            module = make_module(name, checkpoint.tensors, window)
+            made[name] = module, load_own(checkpoint, module.network, name)
         except SourceError as error:  # another release of the library may lack it
-            made.pop(name, None)
             errors.append(error)
     if not made:
         raise errors[0]

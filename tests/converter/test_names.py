@@ -10,8 +10,11 @@ from support.networks import UNPADDED, make_network
 from converter.errors import SourceError
 from converter.sources import names as module
 from converter.sources.architecture import load_architecture
-from converter.sources.names import LISTS, resolved_name
+from converter.sources.names import LISTS, names_module, resolved_name
 from converter.sources.read import read_source
+
+LONG = "§" * 300
+"""A name that is too long for a file."""
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,14 @@ def test_names_of_libraries(name: str, meaning: str) -> None:
     assert resolved_name(name, {}) == meaning
 
 
+def test_names_of_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module and a name, of any length, mean a function, unless there is a file of this name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets:file").touch()
+    names = ["nets:build", f"nets:{'n' * 300}", "nets:file", "nets"]
+    assert [names_module(name) for name in names] == [True, True, False, False]
+
+
 def test_the_tensors_choose_between_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     """If both libraries have a network of the name, the tensors decide; if they cannot, the refusal lists both."""
     both = ("timm:efficientnet_b0", "torchvision:efficientnet_b0")
@@ -81,7 +92,10 @@ def test_tensors_of_another_network(monkeypatch: pytest.MonkeyPatch, other: str)
         ("nets/§.toml", "got 'nets/§.toml', which is no file; docs/architectures.md lists"),
         ("nets", "got 'nets'; nearest: "),
         ("", "expected a TOML file, got '', which is no file"),
+        (LONG, f"expected the name of a network or a TOML file, got '{LONG}'; docs/"),
+        (f"{LONG}/a.toml", f"got '{LONG}/a.toml', which is no file; the folder {LONG} does not exist"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_mistyped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     """The refusal is one line with the nearest names or files, and says where all names are listed."""

@@ -62,11 +62,11 @@ def changed(net: "nn.Module", module: str, head: "nn.Module") -> "nn.Module":
     return net
 
 
-def only_linear(inputs: int) -> "nn.Module":
+def only_linear(inputs: int, *, bias: bool = True) -> "nn.Module":
     """Return one Linear layer as a head."""
     from torch import nn
 
-    return nn.Linear(inputs, 7)
+    return nn.Linear(inputs, 7, bias=bias)
 
 
 def only_convolution(inputs: int) -> "nn.Module":
@@ -122,7 +122,6 @@ def test_one_layer_as_the_head(name: str, case: Case, tmp_path: Path) -> None:
 LIBRARIES = {
     "efficientnet_b0": (torchvision_network, "classifier", 1280, new_head),
     "efficientnet_b0 inside": (torchvision_network, "classifier.1", 1280, new_head),
-    "efficientnet_b0 without Dropout": (torchvision_network, "classifier", 1280, only_linear),
     "mobilenet_v3_small": (torchvision_network, "classifier.3", 1024, new_head),
     "convnext_tiny": (torchvision_network, "classifier.2", 768, new_head),
     "regnet_x_400mf": (torchvision_network, "fc", 400, lambda inputs: new_head(inputs, bias=False)),
@@ -148,6 +147,32 @@ def test_networks_of_libraries(name: str, case: Case, tmp_path: Path) -> None:
     torch.save({f"model.{key}": value for key, value in net.state_dict().items()}, tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     check_scores(classifier, net, tmp_path)
+
+
+WITHOUT_DROPOUT = {
+    "efficientnet_b0": (
+        (torchvision_network, "classifier", 1280, only_linear),
+        "classifier is one Linear layer (1280→7) in the checkpoint",
+    ),
+    "regnet_x_400mf": (
+        (torchvision_network, "fc", 400, lambda inputs: only_linear(inputs, bias=False)),
+        "fc has no bias in the checkpoint",
+    ),
+}
+"""Networks that PyTorch makes: as in LIBRARIES, and the note on the new head."""
+
+
+@pytest.mark.parametrize(("name", "case"), WITHOUT_DROPOUT.items(), ids=WITHOUT_DROPOUT)
+def test_notes_on_heads_of_libraries(name: str, case: tuple[Case, str], tmp_path: Path) -> None:
+    """The notes say how a head of one Linear layer differs from that of the recognised network."""
+    import torch
+
+    (make, module, inputs, head), note = case
+    net = changed(make(name), module, head(inputs))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
+    check_scores(classifier, net, tmp_path)
+    assert classifier.notes[1:] == (note,)
 
 
 @pytest.mark.parametrize("module", ["classifier", "classifier.3"], ids=["whole", "last layer"])
