@@ -75,9 +75,9 @@ Preprocess = Annotated[
 ActivationChoice = Annotated[
     Activation | None,
     typer.Option(
-        help="Function that turns scores into probabilities, if the network does not end in one. With one class, "
-        "sigmoid gives the probability of the class, and softmax is refused, because it would always be 1. Default: "
-        "softmax; with one class, sigmoid."
+        help="Function that turns scores into probabilities, if the network has no activation at its end. Default: "
+        "softmax; with one class, sigmoid. With one class, softmax is refused, because the probability would always "
+        "be 1."
     ),
 ]
 Scores = Annotated[

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Called during a conversion: `step` with the name and number of windows of a step, `advance` after each window.
+    """Called during a conversion.
 
-    `warn` gets a line about something that the conversion leaves out. The report has the same lines.
+    `step` is called with the name of a step and the number of its windows or images, `advance` after each of them.
+    `warn` is called with one line about an input that the conversion leaves out; the report has the same lines.
     """
 
     step: Callable[[str, int], None]

@@ -154,7 +154,7 @@ def _preprocessing(image: model_pb2.Input) -> str:
 
 def _pixels(vertical: int, horizontal: int) -> str:
     if vertical == horizontal:
-        return f"{counted(vertical, 'pixel')}"
+        return counted(vertical, "pixel")
     return f"{vertical}×{horizontal} pixels"
 
 

@@ -1,7 +1,7 @@
 """The user's images, `--images`: those that can be read are measured, the others are named and left out.
 
-The images are read before the conversion begins its long work: in random order, and so many that more would not change
-a measurement. Later steps use only images that were read.
+The images are read in random order before the long work begins, until CHECKED_PIXELS pixels are read; more would hardly
+change a measurement. Later steps use only images that were read.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ SEED = 5
 CHECKED_PIXELS = 1 << 30
 """Number of pixels after which no more images are read: 20,000 windows of 224×224 pixels, or 64 large photographs."""
 WHOLE_PIXELS = 1 << 24
-"""Largest image that is read whole; of a larger image the last row is read, which its file holds last."""
+"""Largest number of pixels of an image that is read completely. Of a larger image only the last row is read, which is
+missing if the file is truncated."""
 SHOWN = 5
 """Number of unreadable images that are named."""
 OPTION = "images: "
-"""Begin of each reason."""
+"""Prefix of each reason."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ def given_images(
 ) -> GivenImages:
     """Return the images of a folder that can be read; `window` is (height, width) in pixels.
 
-    Images that cannot be read are warned of. Raises SourceError if no image can be read, or if no image holds a window.
+    Warns of images that cannot be read. Raises SourceError if no image can be read, or if no image holds a window.
     """
     found, reasons = _read_files(image_files(folder), pixel_format, window, progress)
     if not found:
-        raise SourceError(reasons[0] if len(reasons) == 1 else _none(folder, reasons))
+        raise SourceError(reasons[0] if len(reasons) == 1 else _nothing_readable(folder, reasons))
     for line in shown_reasons(reasons):
         progress.warn(line)
     usable = [image for image in found if holds_window(image, window)]
@@ -100,7 +101,10 @@ def _read(image: SampleImage) -> int:
     return min(height * width, WHOLE_PIXELS)
 
 
-def _none(folder: Path, reasons: Sequence[str]) -> str:
+def _nothing_readable(folder: Path, reasons: Sequence[str]) -> str:
     """Return the message of the error for several images of which none can be read."""
     first = reasons[0].removeprefix(OPTION)
-    return f"{OPTION}{folder}: expected images that can be read, got {len(reasons)} others; the first: {first}"
+    return (
+        f"{OPTION}{folder}: expected at least one image that can be read, got {len(reasons)} that cannot; the first: "
+        f"{first}; use other images, or leave --images out"
+    )

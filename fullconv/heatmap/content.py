@@ -47,7 +47,7 @@ def single_class_content(cells: SingleClass, label: str, style: HeatmapStyle) ->
     """Return the content for one class: its probability from 0 to 1, or its score from the lowest to the highest."""
     name, raw = shortened(label), cells.kind == RAW
     values = _reaching(cells.value, style)
-    outlined, legend = [], [(INVISIBLE, f"{counted(cells.scored, 'cell')}")]
+    outlined, legend = [], [(INVISIBLE, counted(cells.scored, "cell"))]
     if style.threshold is not None or not raw:
         outlined = [Outlined(cells.value >= cells.threshold, BLACK)]
         legend = [(BLACK, f"{cells.threshold:g} or more:\n{cells.present} of {counted(cells.scored, 'cell')}")]

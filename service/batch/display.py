@@ -26,7 +26,7 @@ REASONS = {
     "read": "could not be read",
     "image": "cannot be scored",
     "unavailable": "got no answer",
-    "bug": "met a bug in fullconv; please report it",
+    "bug": "failed because of a bug in fullconv (please report it)",
 }
 """What happened to images without scores, by the kind of the error."""
 Event = Mapping[str, Any]
@@ -156,8 +156,10 @@ def table_of(rows: Mapping[str, str]) -> Table:
 
 
 def failed_text(failures: Mapping[str, int]) -> str:
-    """Return the number of images that cannot be scored by the reason, and the kind of the error in the results."""
-    return "; ".join(f"{counted(count, 'image')} {REASONS.get(kind, '')} ({kind})" for kind, count in failures.items())
+    """Return, for each kind of error, the number of images, the reason, and the kind as the results name it."""
+    return "; ".join(
+        f"{counted(count, 'image')} {REASONS.get(kind, 'failed')} ({kind})" for kind, count in failures.items()
+    )
 
 
 def _work(document: Mapping[str, Any]) -> dict[str, str]:

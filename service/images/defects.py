@@ -1,8 +1,7 @@
-"""What is wrong with a file that is no image, or that no decoder can read, in words for an error.
+"""Says why a file cannot be decoded, for error messages.
 
-A file that ends early is told from one that is damaged by its structure: the segments of a JPEG file, the chunks of a
-PNG file, the size in a WebP file. The messages of libvips are not used: it collects those of all threads, and so of
-all requests, in one buffer.
+The structure of a file (segments of JPEG, chunks of PNG, the size in WebP) shows whether the file ends early or is
+damaged. The messages of libvips are not used, because one buffer collects those of all threads.
 """
 
 import os
@@ -16,7 +15,7 @@ WEBP = b"RIFF", b"WEBP"
 """First bytes of a WebP file: at its start, and after its size."""
 END_OF_IMAGE, START_OF_SCAN = b"\xff\xd9", 0xDA
 TIFF_START, BIG_TIFF = 16, 43
-"""Number of bytes up to the position of the first directory, and the number before it in BigTIFF files."""
+"""Bytes of the longest header, that of BigTIFF, and the number that marks BigTIFF."""
 SHOWN_BYTES = 8
 """Number of first bytes of an unknown file that an error shows."""
 MAX_EXAMINED_BYTES, MAX_PIECES = 64 << 20, 100_000
@@ -24,8 +23,8 @@ MAX_EXAMINED_BYTES, MAX_PIECES = 64 << 20, 100_000
 take at most a tenth of a second."""
 MAX_INCOMPLETE = 3
 """Largest number of bytes of a letter in UTF-8 that is cut off."""
-UNREADABLE = "a damaged one, which cannot be decoded"
-COPY = "copy it again from where it is complete"
+UNREADABLE = "a damaged file that cannot be decoded"
+COPY = "copy the file again from a complete original"
 
 
 def format_of(start: bytes) -> str:
@@ -70,7 +69,7 @@ def directory_defect_of(file: BinaryIO) -> str:
 
 def _truncated(data_bytes: int, place: str) -> str:
     """Return the words for a file of `data_bytes` bytes that ends within, or before, a place."""
-    return f"a truncated one: it ends after {data_bytes} bytes, {place}"
+    return f"a truncated file: it ends after {data_bytes} bytes, {place}"
 
 
 def _text_of(start: bytes) -> str:
@@ -80,8 +79,7 @@ def _text_of(start: bytes) -> str:
             text = start[: len(start) - cut].decode("utf-8-sig")
         except UnicodeDecodeError:
             continue
-        letters = text.split()
-        is_text = all(letter.isprintable() or letter.isspace() for letter in text) and letters
+        is_text = bool(text.strip()) and all(letter.isprintable() or letter.isspace() for letter in text)
         return text.strip().splitlines()[0] if is_text else ""
     return ""
 
@@ -93,7 +91,7 @@ def _jpeg_defect(data: bytes) -> str:
             return _truncated(len(data), "within its header")
         sign, marker, length = struct.unpack_from(">BBH", data, at)
         if sign != END_OF_IMAGE[0]:
-            return f"a damaged one: there is no segment at byte {at}"
+            return f"a damaged file: there is no segment at byte {at}"
         at += 2 + length
         if marker == START_OF_SCAN:
             is_whole = data.find(END_OF_IMAGE, at) >= 0
@@ -109,11 +107,11 @@ def _png_defect(data: bytes) -> str:
         size, kind = struct.unpack_from(">I4s", data, at)
         end, name = at + 8 + size, kind.decode("ascii", "replace")
         if not kind.isalpha():
-            return f"a damaged one: there is no chunk at byte {at}"
+            return f"a damaged file: there is no chunk at byte {at}"
         if end + 4 > len(data):
             return _truncated(len(data), f"within a chunk {name} of {size} bytes")
         if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            return f"a damaged one: the checksum of the chunk {name} at byte {at} is wrong"
+            return f"a damaged file: the checksum of the chunk {name} at byte {at} is wrong"
         at = end + 4
         if kind == b"IEND":
             break
@@ -122,4 +120,4 @@ def _png_defect(data: bytes) -> str:
 
 def _webp_defect(data: bytes) -> str:
     size = 8 + int.from_bytes(data[4:8], "little")
-    return f"a truncated one: it has {len(data)} of {size} bytes" if len(data) < size else UNREADABLE
+    return f"a truncated file: it has {len(data)} of {size} bytes" if len(data) < size else UNREADABLE

@@ -31,7 +31,7 @@ from service.shortage import shortage_of
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 """Length of a period that must pass without a new call before draining ends, and the largest number of periods."""
 CHECK_SECONDS = 1.0
-"""Time between two looks for answers that are not taken while the server drains."""
+"""Seconds between two checks for answers that clients do not take, while the server drains."""
 LARGE_BYTES = 1 << 20
 """Bytes of a message that is parsed in another thread, since parsing it would delay other calls."""
 
@@ -52,7 +52,7 @@ class Calls:
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
         self._ready: dict[Callable[[], None], float] = {}
-        """The time since which gRPC holds the answer of a call, by the function that ends the call."""
+        """Time at which gRPC got the answer of a call, by the function that ends the call."""
         self.received_bytes = 0
         """Bytes of all messages that were received so far."""
         self.draining = asyncio.Event()
@@ -236,7 +236,7 @@ class Calls:
                 await asyncio.wait_for(self.draining.wait(), seconds)
 
     def _give_up_untaken(self, before: float) -> None:
-        """End the calls whose clients have not taken answers that gRPC holds since a time, or longer."""
+        """End the calls whose answers gRPC got at or before a time and whose clients have not taken them."""
         for end in [end for end, since in self._ready.items() if since <= before]:
             end()
 

@@ -167,7 +167,8 @@ class _Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's message has no reason)
         """Refuse a request that is not valid HTTP in the form of all errors, and end the connection."""
-        expected = f"request: expected HTTP/1.1 with a valid head of at most {HEAD_BYTES >> 10} KiB, got other bytes"
+        valid = f"a valid head of at most {HEAD_BYTES >> 10} KiB and a valid body"
+        expected = f"request: expected HTTP/1.1 with {valid}, got other bytes"
         answer = refusal(OptionError(f"{expected}; check that the client sends HTTP to this port"))
         headers = answer.headers | {"content-length": str(answer.size), "connection": "close"}
         response = h11.Response(status_code=answer.status, headers=list(headers.items()), reason=answer.status.phrase)

@@ -180,7 +180,10 @@ def test_summaries_count_in_words(images: Path) -> None:
     assert first[1] == second[1] == "failed 2 images cannot be scored (image)"
     assert [line.split()[0] for line in first[2:]] == ["speed", "stages", "slowest", "results"]
     assert [line.split()[0] for line in second[2:]] == ["results"]
-    assert failed_text({"bug": 1, "read": 2}).startswith("1 image met a bug in fullconv; please report it (bug); 2 ima")
+    assert failed_text({"bug": 1, "read": 2, "new": 1}) == (
+        "1 image failed because of a bug in fullconv (please report it) (bug); 2 images could not be read (read); "
+        "1 image failed (new)"
+    )
 
 
 def test_plans_leave_no_folder(images: Path) -> None:

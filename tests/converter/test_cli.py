@@ -182,7 +182,7 @@ def test_full_disks_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_one_class_means_sigmoid(tmp_path: Path) -> None:
-    """A network with one output is declared sigmoid; softmax is refused, because it would always be 1."""
+    """A network with one output is declared sigmoid; softmax is refused, because the probability would always be 1."""
     network = make_network(tmp_path, UNPADDED, classes=1)
     result = convert(network, tmp_path / "models" / "net" / "1", "--json")
     assert json.loads(result.stdout)["output"]["kind"] == "logits-sigmoid"
@@ -322,4 +322,5 @@ def test_help_names_every_option() -> None:
     }
     for option in options | {"--json"}:
         assert option in text
-    assert "With one class, sigmoid gives the probability of the class" in " ".join(text.replace("│", " ").split())
+    words = " ".join(text.replace("│", " ").split())
+    assert "Default: softmax; with one class, sigmoid. With one class, softmax is refused, because the" in words

@@ -77,7 +77,10 @@ def test_the_report_counts_damaged_images(tmp_path: Path) -> None:
         ({"a": b"text"}, r"^images: .*a\.png: cannot be read: "),
         (
             {"a": b"text", "b": b""},
-            r"^images: .*/images: expected images that can be read, got 2 others; the first: .*a\.",
+            (
+                r"^images: .*/images: expected at least one image that can be read, got 2 that cannot; the first: "
+                r".*a\.png: .*; use other images, or leave --images out$"
+            ),
         ),
     ],
     ids=["one", "several"],

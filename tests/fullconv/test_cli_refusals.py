@@ -61,8 +61,11 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
     """Return files that cannot be scored, each with a part of its error message."""
     made = {
         "text": (b"not an image", "WebP or TIFF image, got text that begins with 'not an image'"),
-        "empty": (b"", "got an empty file; copy it again"),
-        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "expected a complete JPEG file, got a truncated one"),
+        "empty": (b"", "got an empty file; copy the file again"),
+        "truncated": (
+            encode(noise(200, 200, 3), ".jpg")[:-2000],
+            "expected a complete JPEG file, got a truncated file",
+        ),
         "small": (
             png(noise(69, 300, 1)),
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",

@@ -93,7 +93,7 @@ def test_predicted_seconds(image: Path, tmp_path: Path) -> None:
     first, second = json.loads(score(image, larger, "--plan", "--json").stdout)
     assert first["plan"]["predicted_seconds"] > 0
     assert second["plan"]["predicted_seconds"] > 0
-    assert "s here" in score(image, "--plan").stdout
+    assert "s of scoring" in score(image, "--plan").stdout
     assert json.loads(score(damaged, "--plan", "--json").stdout)["plan"]["predicted_seconds"] is None
     assert "time not known: nothing could be scored here" in score(damaged, "--plan").stdout
 

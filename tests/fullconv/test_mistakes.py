@@ -98,7 +98,7 @@ MISTAKES: dict[str, Case] = {
     "no scale": of_option("scales: expected a positive number of pixels", scales=[Scale()]),
     "text": of_image("text.png", "text.png: expected a JPEG, PNG, WebP or TIFF image, got text"),
     "odd name": of_image("a\nb.png", "a?b.png: expected a JPEG, PNG, WebP or TIFF image, got text"),
-    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete JPEG file, got a truncated one"),
+    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete JPEG file, got a truncated file"),
     "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
     "small": of_image(
         "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"

@@ -152,9 +152,9 @@ def test_messages_do_not_mix(server: Server) -> None:
         got = set(pool.map(work, range(200)))
     begin = {
         "text": "text: expected a JPEG, PNG, WebP or TIFF image, got text that begins with 'not an image'",
-        "jpeg": f"jpeg: expected a complete JPEG file, got a truncated one: it ends after {len(files['jpeg'])} bytes",
-        "png": f"png: expected a complete PNG file, got a truncated one: it ends after {len(files['png'])} bytes",
-        "tiff": f"tiff: expected a complete TIFF file, got a truncated one: it ends after {len(files['tiff'])} bytes",
+        "jpeg": f"jpeg: expected a complete JPEG file, got a truncated file: it ends after {len(files['jpeg'])} bytes",
+        "png": f"png: expected a complete PNG file, got a truncated file: it ends after {len(files['png'])} bytes",
+        "tiff": f"tiff: expected a complete TIFF file, got a truncated file: it ends after {len(files['tiff'])} bytes",
     }
     assert begin == {name: message[: len(begin[name])] for name, message in got}
     assert len(got) == len(begin)

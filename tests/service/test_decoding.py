@@ -250,7 +250,7 @@ def test_damaged_files_are_refused_by_a_process() -> None:
             samples(picture, decoding, 64)
         messages.add(str(caught.value))
     assert len(messages) == 1
-    assert "cut.jpg: expected a complete JPEG file, got a truncated one: it ends after" in messages.pop()
+    assert "cut.jpg: expected a complete JPEG file, got a truncated file: it ends after" in messages.pop()
 
 
 def test_a_process_that_takes_more_memory_than_planned_is_refused() -> None:

@@ -127,7 +127,7 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (b"", "an empty file; copy it again from where it is complete"),
+        (b"", "an empty file; copy the file again from a complete original"),
         (b"\n not an image\nat all", "text that begins with 'not an image'; check that the file is an image"),
         ("\ufeffÜber 図".encode() + b"\n" * 40, "text that begins with 'Über 図'"),
         ("図".encode() * 30, "text that begins with '図図"),
@@ -150,7 +150,7 @@ def test_truncated_files_are_refused(suffix: str) -> None:
     """A file that ends early is refused; the missing pixels are not filled in."""
     data = encode(noise(200, 200, 3), suffix)
     for size in (len(data) * 2 // 3, 40, 14):
-        with pytest.raises(ImageError, match=r"a complete \w+ file, got a truncated one: it .*; copy it again"):
+        with pytest.raises(ImageError, match=r"a complete \w+ file, got a truncated file: it .*; copy the file again"):
             pixels_of(opened(data[:size]), RGB)
 
 
@@ -159,7 +159,7 @@ def test_truncated_files_are_refused(suffix: str) -> None:
     [
         (".png", 8, b"\0\0\0\x0dI\1DR", "there is no chunk at byte 8"),
         (".png", 300, b"\0\0\0\0", "the checksum of the chunk IDAT at byte "),
-        (".webp", 30, bytes(200), "which cannot be decoded"),
+        (".webp", 30, bytes(200), "that cannot be decoded"),
     ],
 )
 def test_damaged_files_are_refused(suffix: str, at: int, new: bytes, found: str) -> None:
@@ -174,8 +174,8 @@ def test_damage_within_the_header_of_a_jpeg_file() -> None:
     """The words for a JPEG file that libvips cannot decode say where its segments end."""
     whole = encode(noise(20, 20, 3), ".jpg")
     broken = BytesIO(whole[:2] + b"\0\0\0\4" + whole[2:])
-    assert defect_of(broken).startswith("a damaged one: there is no segment at byte 2")
-    assert defect_of(BytesIO(whole)).startswith("a damaged one, which cannot be decoded")
+    assert defect_of(broken).startswith("a damaged file: there is no segment at byte 2")
+    assert defect_of(BytesIO(whole)).startswith("a damaged file that cannot be decoded; copy")
 
 
 DAMAGED = """

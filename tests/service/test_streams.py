@@ -157,7 +157,7 @@ def bad_files() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
     return {
         "no-file": ([start()], INVALID, "TIFF image, got an empty file"),
         "text": ([start(), data(b"not an image")], INVALID, "got text that begins with 'not an image'"),
-        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "TIFF file, got a truncated one"),
+        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "TIFF file, got a truncated file"),
         "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "before its directory at byte 1048584"),
     }
 
