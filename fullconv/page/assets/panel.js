@@ -39,7 +39,8 @@ function showHead({ answer, picture }) {
   const { image, grid } = answer;
   document.documentElement.style.setProperty("--shape", picture.width / picture.height);
   byId("name").textContent = image.name || "Image";
-  byId("summary").textContent = `${image.width} × ${image.height} pixels, ${several(grid.rows * grid.cols, "window")}, ` +
+  const windows = several(grid.rows * grid.cols, "window");
+  byId("summary").textContent = `${image.width} × ${image.height} pixels, ${windows}, ` +
     `model ${answer.model}/${answer.version}, ${answer.mode}`;
 }
 
@@ -84,6 +85,7 @@ function parityText({ exact, top_class_agreement: share, max_abs_diff: differenc
 
 function showAbout({ answer, picture }) {
   const { image, grid } = answer, [down, across] = grid.left_out, isWhole = picture.width === image.width;
+  const outside = `${several(down, "row")} and ${several(across, "column")} of pixels at the bottom and right`;
   const facts = {
     "Image": image.name || "in memory",
     "Size": `${image.width} × ${image.height} pixels (width × height)`,
@@ -99,7 +101,7 @@ function showAbout({ answer, picture }) {
     "Windows": `${grid.rows} × ${grid.cols} (rows × columns), ${counted(grid.scored)} scored`,
     "Window": `${grid.window.join(" × ")} pixels (height × width)`,
     "Stride": `${grid.stride.join(" × ")} pixels (vertical × horizontal)`,
-    "Left out": down || across ? `${several(down, "row")} and ${several(across, "column")} of pixels at the bottom and right` : "nothing",
+    "Left out": down || across ? outside : "nothing",
     "Time": `${(answer.timing_ms.total / 1000).toFixed(2)} s`,
   };
   byId("about").replaceChildren(...definitions(facts));
