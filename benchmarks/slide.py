@@ -6,8 +6,8 @@
 Makes a slide and a small network (`slide_files.py`), or takes the checkpoint of another network of three classes, such
 as a ResNet-50. Converts the network with `fullconv-convert --mpp 0.5`, and runs `fullconv-score --mask otsu`
 alternately without files and with all of them. Prints the median ratio of the times, the peak memory of each kind
-beyond that of a process that only plans, the size of each file, and the largest difference of each grid from the .npz
-file.
+beyond that of a process that only describes the model, the size of each file, and the largest difference of each grid
+from the .npz file.
 """
 
 import argparse
@@ -95,14 +95,14 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
 def measure(folder: Path, stride: str, runs: int) -> None:
     """Run without files and with all files in turn, and print the figures."""
     score = ("fullconv", "slide.tif", "--model", "tissue", "--mask", "otsu", "--stride", stride)
-    idle = run(folder, *score, "--plan")
+    idle = run(folder, "fullconv", "--model", "tissue", "--describe")
     pairs = [(run(folder, *score), run(folder, *score, *FILES)) for _ in range(runs)]
     ratio = statistics.median(full.seconds / bare.seconds for bare, full in pairs)
     seconds = [statistics.median(each[kind].seconds for each in pairs) for kind in (0, 1)]
     print(f"all files: {ratio:.2f} times the time of the averages alone ({seconds[1]:.1f} and {seconds[0]:.1f} s)")
     for name, kind in (("averages alone", 0), ("all files", 1)):
         peak = max(pair[kind].peak for pair in pairs)
-        print(f"{name}: {(peak - idle.peak) / 1e6:.0f} MB above a process that only plans")
+        print(f"{name}: {(peak - idle.peak) / 1e6:.0f} MB above a process that only describes the model")
 
 
 def compared(folder: Path) -> Iterator[str]:

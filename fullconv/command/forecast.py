@@ -1,79 +1,71 @@
-"""The seconds that the images of a plan will take in this process, from the speed of scoring.
+"""The seconds that the images of a plan will take in this process, from the speed of its network.
 
-The speed is measured as for the plan of a job: images are scored for some seconds, and their scores dropped. A large
-image is scored only as far as these seconds reach. The speed of a server is not measured, because its other clients
-would wait.
+The speed is measured on grey images, of which the first has a few windows. Neither the pixels of the planned image nor
+the memory of its plan are needed.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fullconv.answer import Answer
-from fullconv.command.progress import ShowProgress
+from fullconv.base import BaseScorer
+from fullconv.description import ModelDescription
 from fullconv.errors import ScoringError
-from fullconv.options import Options
 
-SAMPLE_SECONDS = 2.0
-"""Seconds after which no further image is scored to measure the speed, and after which scoring of a large image stops.
-"""
-LEAST_SECONDS = 0.5
-"""Smallest number of seconds that are measured: a small first image is scored repeatedly."""
+if TYPE_CHECKING:
+    from fullconv.common.names import ModeName
 
-Parts = tuple[Answer, Iterable[Any], Callable[[], Any]]
-Scored = Callable[[Path, Options, ShowProgress], AbstractContextManager[Parts]]
-"""Begins to score an image: the context yields the plan, the rows, and a function that returns the answer."""
-
-
-class _EnoughError(Exception):
-    """Raised to leave an image that is not scored to its end."""
+CELLS = 4
+"""Number of windows of the first image along each axis; each further image has twice as many."""
+LEAST_SECONDS, MAX_PIXELS = 0.1, 1 << 20
+"""Seconds of scoring, and pixels, from which on no further image is scored."""
+GREY = 128
 
 
 @dataclass
 class Speed:
-    """The speed of scoring, with all that is needed around the network, over the images that were scored so far."""
+    """How fast a scorer in this process computes networks."""
 
-    scored: Scored
-    multiply_adds: float = 0.0
-    seconds: float = 0.0
+    scorer: BaseScorer
+    _rates: dict[tuple[str, str, str], float | None] = field(default_factory=dict)
+    """Multiply-adds per second of each model, version and mode; None if the network cannot run."""
 
-    def predicted_seconds(self, image: Path, options: Options, plan: Answer) -> float | None:
-        """Return the predicted seconds for an image; None if neither it nor another image could be scored."""
-        if self.seconds < SAMPLE_SECONDS and not image.is_fifo():
-            with suppress(ScoringError):  # such as an image whose pixels are damaged
-                self._measure(image, {**options, "grid": False})
-        return self.seconds / self.multiply_adds * plan.plan.multiply_adds if self.multiply_adds else None
-
-    def _measure(self, image: Path, options: Options) -> None:
-        """Score an image, the first one until LEAST_SECONDS are measured; raises ScoringError."""
-        if not self.seconds:
-            self._sample(image, options)
-            if self.seconds >= SAMPLE_SECONDS:
-                return
-            self.multiply_adds = self.seconds = 0.0  # the first run is slower
-        self._sample(image, options)
-        while self.seconds < LEAST_SECONDS:
-            self._sample(image, options)
-
-    def _sample(self, image: Path, options: Options) -> None:
-        """Score an image for at most SAMPLE_SECONDS, and add what was done; raises ScoringError."""
-        began, share = time.monotonic(), 0.0
-
-        def show(_: str, what: str, done: int, of: int) -> None:
-            nonlocal share
-            if what == "scoring":
-                share = done / of if of else 0.0
-                if share and time.monotonic() - began > SAMPLE_SECONDS:
-                    raise _EnoughError
-
-        with self.scored(image, options, show) as (planned, _, result):
+    def predicted_seconds(self, plan: Answer) -> float | None:
+        """Return the predicted seconds for decoding a planned image and computing its scores; None if not known."""
+        network = plan.model, plan.version, plan.mode
+        if network not in self._rates:
             try:
-                result()
-                share = 1.0
-            except _EnoughError:
-                pass
-        self.multiply_adds += share * planned.plan.multiply_adds
-        self.seconds += time.monotonic() - began
+                self._rates[network] = self._measured_rate(plan)
+            except ScoringError:  # such as a lack of memory; the plan itself is valid
+                self._rates[network] = None
+        rate = self._rates[network]
+        return None if rate is None else plan.plan.decode_seconds + plan.plan.multiply_adds / rate
+
+    def _measured_rate(self, plan: Answer) -> float:
+        """Return the multiply-adds per second; raises ScoringError."""
+        model, cells = self.scorer.model(plan.model, plan.version), CELLS
+        while True:
+            image = _grey_image(model, cells)
+            self._multiply_adds(image, plan)  # the first run is slower
+            started = time.monotonic()
+            multiply_adds = self._multiply_adds(image, plan)
+            seconds = time.monotonic() - started
+            if seconds >= LEAST_SECONDS or image.size >= MAX_PIXELS:
+                return multiply_adds / seconds
+            cells *= 2
+
+    def _multiply_adds(self, image: NDArray[np.generic], plan: Answer) -> float:
+        """Score an image in the mode of a plan; returns its multiply-adds."""
+        mode = cast("ModeName", plan.mode)
+        answer = self.scorer.score(image, model=plan.model, version=plan.version, mode=mode)
+        return answer.plan.multiply_adds
+
+
+def _grey_image(model: ModelDescription, cells: int) -> NDArray[np.generic]:
+    """Return an image with so many windows along each axis at the native stride."""
+    height, width = (window + (cells - 1) * step for window, step in zip(model.window, model.stride, strict=True))
+    return np.full((height, width, model.input.channels), GREY, model.input.dtype)

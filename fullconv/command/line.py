@@ -47,8 +47,8 @@ class CommandLine(ConnectionLine, OutputLine):
         bool,
         typer.Option(
             "--plan",
-            help="Print the plan: mode, tiles, cost, predicted time, sizes of the outputs. Nothing is written; images "
-            "are scored for some seconds to measure the speed.",
+            help="Print the plan: mode, tiles, cost, predicted time, sizes of the outputs. No image is scored, and "
+            "nothing is written; the network runs shortly to measure its speed.",
         ),
     ] = False
     describe: Annotated[

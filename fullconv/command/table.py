@@ -38,8 +38,7 @@ def _areas(answer: Answer) -> list[Text | Table]:
 def plan_table(answer: Answer, document: Mapping[str, Any]) -> Group:
     """Lay out the plan for an image. `document` is the plan in its document: with the predicted time, and files."""
     plan, seconds = answer.plan, document["predicted_seconds"]
-    unknown = "time not known: nothing could be scored here to measure the speed"
-    time = unknown if seconds is None else f"about {seconds:.2g} s of scoring"
+    time = "time not known" if seconds is None else f"about {seconds:.2g} s with the network here"
     head = Text.assemble(
         _title(answer),
         f"\n{answer.mode}: {printable(answer.mode_reason)}; {printable(plan.file)}\n"

@@ -63,7 +63,7 @@ class ScoreTask:
 
     @cached_property
     def _speed(self) -> Speed:
-        return Speed(self._scored)
+        return Speed(self.scorer)
 
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
         """Score images, and return their JSON documents in the order of the images.
@@ -111,7 +111,7 @@ class ScoreTask:
     def _forecast(self, image: Path, plan: Answer) -> dict[str, Any]:
         """Return the predicted seconds for an image, and the bytes of its files, as `--plan --json` prints them."""
         sizes = self._writer.sizes(image, plan)
-        seconds = None if self._is_remote else self._speed.predicted_seconds(image, self._options_of(image), plan)
+        seconds = None if self._is_remote else self._speed.predicted_seconds(plan)
         return {
             "predicted_seconds": seconds,
             "outputs": [{"path": encodable(path), "bytes": size} for path, size in sizes.items()],

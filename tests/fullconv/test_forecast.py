@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,8 +16,9 @@ from support.pictures import noise, png
 from support.servers import running
 from tifffile import TiffFile
 
+from fullconv.base import BaseScorer
 from fullconv.command.forecast import Speed
-from fullconv.errors import ImageError
+from fullconv.errors import UnavailableError
 
 
 def npz_bytes(path: Path) -> int:
@@ -86,16 +86,11 @@ def test_sizes_that_depend_on_the_scores(image: Path, option: str) -> None:
 
 
 def test_predicted_seconds(image: Path, tmp_path: Path) -> None:
-    """A plan predicts seconds in proportion to the multiply-adds; it is null if no image can be scored."""
-    larger, damaged = tmp_path / "larger.png", tmp_path / "damaged.png"
-    larger.write_bytes(png(noise(180, 222, 1)))
+    """A plan predicts seconds for an image whose pixels are damaged too, since it does not read them."""
+    damaged = tmp_path / "damaged.png"
     damaged.write_bytes(image.read_bytes()[:-3000])
-    first, second = json.loads(score(image, larger, "--plan", "--json").stdout)
-    assert first["plan"]["predicted_seconds"] > 0
-    assert second["plan"]["predicted_seconds"] > 0
-    assert "s of scoring" in score(image, "--plan").stdout
-    assert json.loads(score(damaged, "--plan", "--json").stdout)["plan"]["predicted_seconds"] is None
-    assert "time not known: nothing could be scored here" in score(damaged, "--plan").stdout
+    assert json.loads(score(damaged, "--plan", "--json").stdout)["plan"]["predicted_seconds"] > 0
+    assert "s with the network here" in score(image, "--plan").stdout
 
 
 def test_the_speed_of_a_server_is_not_measured(image: Path) -> None:
@@ -106,44 +101,59 @@ def test_the_speed_of_a_server_is_not_measured(image: Path) -> None:
     assert len(server.events("request")) == 1
 
 
+class SimulatedScorer:
+    """A scorer that computes 1,000 multiply-adds for each pixel, at a constant rate by a simulated clock."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.now, self.sides, self.modes = rate, 0.0, list[int](), set[str]()
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+    def model(self, *_: str) -> Any:  # noqa: ANN401 (stands for a description)
+        """Return the description of a network with a window of 20 pixels and a stride of 10."""
+        return SimpleNamespace(window=(20, 20), stride=(10, 10), input=SimpleNamespace(channels=1, dtype="uint8"))
+
+    def score(self, image: np.ndarray, *, mode: str, **_: str) -> Any:  # noqa: ANN401 (stands for an answer)
+        """Advance the clock."""
+        self.sides.append(len(image))
+        self.modes.add(mode)
+        if not self.rate:
+            raise UnavailableError("no memory")
+        self.now += 1000 * image.size / self.rate
+        return planned(1000 * image.size)
+
+
 def planned(multiply_adds: float) -> Any:  # noqa: ANN401 (stands for an answer)
-    """Return a plan of so many multiply-adds."""
-    return SimpleNamespace(plan=SimpleNamespace(multiply_adds=multiply_adds))
-
-
-def speed_of(clock: list[float], steps: int, *, seconds: float, fails: bool = False) -> Speed:
-    """Return the speed of images that are scored in some steps of some seconds by a false clock."""
-
-    @contextmanager
-    def scored(_: Path, options: Any, show: Any) -> Iterator[Any]:  # noqa: ANN401 (as in ScoreTask)
-        assert options == {"grid": False}
-
-        def result() -> None:
-            for step in range(steps):
-                clock[0] += seconds
-                if fails:
-                    raise ImageError("image: damaged")
-                show("image", "sending", 1, 1)
-                show("image", "scoring", step + 1, steps)
-
-        yield planned(1000.0), (), result
-
-    return Speed(scored)
+    """Return a plan of so many multiply-adds, and half a second of decoding."""
+    plan = SimpleNamespace(multiply_adds=multiply_adds, decode_seconds=0.5)
+    return SimpleNamespace(plan=plan, model="net", version="1", mode="shared")
 
 
 @pytest.mark.parametrize(
-    ("steps", "seconds", "expected"),
-    [(10, 1.0, (300.0, 3.0)), (4, 0.5, (1000.0, 2.0)), (1, 9.0, (1000.0, 9.0)), (1, 0.2, (3000.0, 0.6))],
-    ids=["a large image in part", "a whole image", "one step", "a small image again"],
+    ("rate", "sides"),
+    [
+        (1e6, [50, 50]),
+        (1e8, [50, 50, 90, 90, 170, 170]),
+        (1e15, [50, 50, 90, 90, 170, 170, 330, 330, 650, 650, 1290, 1290]),
+    ],
+    ids=["slow", "fast", "too fast"],
 )
-def test_measured_speed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, seconds: float, expected: tuple[float, float]
-) -> None:
-    """An image is scored for about two seconds, a small one several times; the prediction follows from its share."""
-    clock = [0.0]
-    monkeypatch.setattr("fullconv.command.forecast.time.monotonic", lambda: clock[0])
-    speed = speed_of(clock, steps, seconds=seconds)
-    predicted = speed.predicted_seconds(tmp_path / "image", {}, planned(2000.0))
-    assert (speed.multiply_adds, speed.seconds) == pytest.approx(expected)
-    assert predicted == pytest.approx(2000 * expected[1] / expected[0])
-    assert speed_of(clock, 1, seconds=1, fails=True).predicted_seconds(tmp_path, {}, planned(1.0)) is None
+def test_the_speed_is_measured_once(rate: float, sides: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images grow until a run takes a tenth of a second, or has a million pixels; each runs twice."""
+    scorer = SimulatedScorer(rate)
+    monkeypatch.setattr("fullconv.command.forecast.time", scorer)
+    speed = Speed(cast("BaseScorer", scorer))
+    assert speed.predicted_seconds(planned(3e9)) == pytest.approx(0.5 + 3e9 / rate)
+    assert speed.predicted_seconds(planned(1e9)) == pytest.approx(0.5 + 1e9 / rate)
+    assert scorer.sides == sides
+    assert scorer.modes == {"shared"}
+
+
+def test_a_network_that_cannot_run_has_no_speed() -> None:
+    """A failure leaves the plan valid, and is not repeated for each image."""
+    scorer = SimulatedScorer(0.0)
+    speed = Speed(cast("BaseScorer", scorer))
+    assert [speed.predicted_seconds(planned(1.0)) for _ in range(2)] == [None, None]
+    assert len(scorer.sides) == 1
