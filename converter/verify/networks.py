@@ -21,6 +21,8 @@ from converter.sources.classifier import Classifier
 from converter.verify.images import Pixels
 
 IDENTITY = Preprocessing()
+ROUNDING = 2.0**-20
+"""A relative change that is as large as the rounding errors of float32 in a deep network."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,24 @@ class SourceNetwork:
 
     def __call__(self, pixels: Pixels) -> NetworkOutput:
         """Score one window (height, width, channels); returns a grid of one cell."""
-        outputs = self._run(graph_input(self._image, pixels, self._layout, self._preprocessing))
-        return NetworkOutput.of([array.reshape(1, 1, -1) for array in outputs])
+        return self._scored(graph_input(self._image, pixels, self._layout, self._preprocessing))
+
+    def rounding(self, pixels: Pixels) -> list[float]:
+        """Return how far each grid of a window changes if the numbers that the network gets change by ROUNDING.
+
+        A network that takes integers does not show it.
+        """
+        given = graph_input(self._image, pixels, self._layout, self._preprocessing)
+        changed = {
+            name: np.multiply(value, 1 + ROUNDING, dtype=value.dtype)
+            for name, value in given.items()
+            if value.dtype.kind == "f"
+        }
+        pairs = zip(self._scored(given).grids, self._scored(given | changed).grids, strict=True)
+        return [float(np.abs(one - other).max()) for one, other in pairs]
+
+    def _scored(self, inputs: dict[str, NDArray[np.generic]]) -> NetworkOutput:
+        return NetworkOutput.of([array.reshape(1, 1, -1) for array in self._run(inputs)])
 
 
 class ConvertedNetwork:

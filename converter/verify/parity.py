@@ -6,13 +6,21 @@ for interior cells and border cells, which the geometry distinguishes. It report
 network of reduced precision, the difference from the same network in float32 is measured too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from converter.errors import VerificationError
-from converter.verify.checks import CheckImage, check_conversion, check_equal, check_grid, check_varies, checked_count
+from converter.verify.checks import (
+    CROPS_AND_CELLS,
+    CheckImage,
+    check_conversion,
+    check_equal,
+    check_grid,
+    check_varies,
+    checked_count,
+)
 from converter.verify.comparison import Comparison
 from converter.verify.difference import difference
 from converter.verify.images import Pixels, SampleImage
@@ -50,7 +58,7 @@ def measure_parity(
     crops, dense = [cell.crop for cell in cells], [cell.dense for cell in cells]
     check_varies(reference + crops)
     if comparison.is_exact:
-        check_equal("crops and dense cells of an unpadded network", crops, dense)
+        check_equal(CROPS_AND_CELLS, crops, dense, rounding=lambda cell: _rounding(comparison, samples, cell))
 
     def seen(chosen: list[ComparedCell]) -> model_pb2.Difference:
         crops, dense = [cell.crop for cell in chosen], [cell.dense for cell in chosen]
@@ -95,6 +103,15 @@ def _images(comparison: Comparison, image: CheckImage, rng: np.random.Generator)
     )
 
 
+def _rounding(comparison: Comparison, samples: Sequence[Sample], number: int) -> list[float]:
+    """Return how far rounding changes each grid of a cell, by its number among those of all samples."""
+    for sample in samples:
+        if number < len(sample.cells):
+            break
+        number -= len(sample.cells)
+    return comparison.source.rounding(sample.window_of(sample.cells[number], sample.pixels))
+
+
 def _compare(
     comparison: Comparison,
     image: CheckImage,
@@ -109,8 +126,7 @@ def _compare(
     if comparison.float_network is not None:
         grids.append((kept_cells(comparison.float_network(pixels), sample, pixels), dense))
     for row, col in sample.cells:
-        window = sample.rows.window_of(row), sample.cols.window_of(col)
-        crop = comparison.source(np.ascontiguousarray(pixels[window]))
+        crop = comparison.source(sample.window_of((row, col), pixels))
         own = row - sample.rows.first, col - sample.cols.first
         # a copy, so that the rest of the grid can be freed
         yield ComparedCell(crop, dense[own].copy(), sample.is_interior((row, col)))

@@ -54,6 +54,11 @@ class Sample:
         """The part of the image that the pass reads."""
         return self.image.read(self.rows.pixels_read, self.cols.pixels_read)
 
+    def window_of(self, cell: tuple[int, int], pixels: Pixels) -> Pixels:
+        """Return the window of a cell (row, col); `pixels` are those of this sample."""
+        row, col = cell
+        return np.ascontiguousarray(pixels[self.rows.window_of(row), self.cols.window_of(col)])
+
     @property
     def is_whole(self) -> bool:
         """Whether the pass scores the whole image."""
