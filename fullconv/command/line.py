@@ -48,7 +48,7 @@ class CommandLine(ConnectionLine, OutputLine):
         typer.Option(
             "--plan",
             help="Print the plan: mode, tiles, cost, predicted time, sizes of the outputs. No image is scored, and "
-            "nothing is written; the network runs shortly to measure its speed.",
+            "nothing is written; the network runs for about a second to measure its speed.",
         ),
     ] = False
     describe: Annotated[
