@@ -27,6 +27,8 @@ SIZES = {"inception_v3": 299}
 WINDOW = 224
 IMAGES = 32
 """Number of images from which batch normalisation gets its statistics."""
+REASONS = {"mixes a summary of the whole map": "mixed summary", "multiplies two computed values": "attention"}
+"""Words of the reasons why a network cannot slide, and what the table has instead."""
 EXPORTERS = ("torchscript", "dynamo")
 
 
@@ -106,7 +108,8 @@ def line(name: str, exporter: str, windows: int) -> list[str]:
         try:
             report = conversion.convert(read_source(file, arch=None, window=None), request, silent)
         except UnsupportedError as error:
-            verdict = f"crops: {str(error).partition(': ')[2].partition('; not dense')[0]}"
+            reason = str(error).partition(": ")[2]
+            verdict = f"crops: {next((short for words, short in REASONS.items() if words in reason), reason)}"
             request = replace(request, crops_only=True)
             report = conversion.convert(read_source(file, arch=None, window=None), request, silent)
     parity, stride = report.spec.parity[0], report.spec.vertical.stride
