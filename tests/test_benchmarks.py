@@ -219,7 +219,7 @@ def test_an_interrupted_run_is_continued(seconds: list[float], tmp_path: Path) -
     assert bench.has_results
 
 
-@pytest.mark.parametrize("text", ["", "[", None], ids=["empty", "damaged", "missing"])
+@pytest.mark.parametrize("text", ["", "[", "[]", None], ids=["empty", "damaged", "of another kind", "missing"])
 def test_runs_without_earlier_results_begin_anew(text: str | None, tmp_path: Path) -> None:
     """Results that are missing or damaged count as none."""
     if text is not None:

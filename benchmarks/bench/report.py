@@ -87,12 +87,12 @@ def _read_case(case: dict[str, Any]) -> CaseRun:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the results of an earlier run; an empty document if there are none."""
+    """Return the results of an earlier run. If the file is missing or damaged, the document is empty."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:

@@ -90,7 +90,7 @@ def _no_network(arch: str) -> SourceError:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether there is a file or folder; there is none whose name is too long for the file system."""
+    """Return whether a file or folder exists. The file system may refuse to look for a name that is too long."""
     try:
         return path.exists()
     except OSError:
