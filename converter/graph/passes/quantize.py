@@ -11,7 +11,7 @@ processors give the same scores. Preprocessing and the last layer remain in floa
 Refused: numbers that half precision cannot hold, and networks that ONNX Runtime's tools cannot convert.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class QuantizePass(ir.passes.FunctionalPass):
             _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
         try:
             with quiet():  # the tools print advice that this code already follows
-                network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source)
+                network = _to_fp16(source) if self._precision == "fp16" else ir.load(to_int8(fold(source), self._feeds))
         except (ConversionError, OSError):  # an unreadable calibration image; a full disk
             raise
         except Exception as error:  # the tools raise many unrelated kinds
@@ -61,35 +61,44 @@ class QuantizePass(ir.passes.FunctionalPass):
         InferTypesPass()(network)
         return ir.passes.PassResult(network, modified=True)
 
-    def _to_int8(self, source: Path) -> ir.Model:
-        from onnxruntime import quantization  # noqa: PLC0415 (much to import, for this alone)
-        from onnxruntime.quantization import shape_inference  # noqa: PLC0415
 
-        feeds: Iterator[Feed] = iter(self._feeds)
+def fold(source: Path) -> Path:
+    """Write FOLDER/folded.onnx, in which each batch normalisation is part of the convolution before it."""
+    from onnxruntime.quantization import shape_inference  # noqa: PLC0415 (much to import, for this alone)
 
-        class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
-            def get_next(self) -> Feed | None:
-                return next(feeds, None)
+    folded = source.with_name("folded.onnx")
+    shape_inference.quant_pre_process(
+        source, folded, skip_symbolic_shape=True, skip_onnx_shape=True,
+        save_as_external_data=True, external_data_location="folded.data",
+    )  # fmt: skip
+    return folded
 
-        folded, target = source.with_name("folded.onnx"), source.with_name("int8.onnx")
-        shape_inference.quant_pre_process(  # brings each batch normalisation into the convolution before it
-            source, folded, skip_symbolic_shape=True, skip_onnx_shape=True,
-            save_as_external_data=True, external_data_location="folded.data",
-        )  # fmt: skip
-        quantization.quantize_static(
-            folded,
-            target,
-            Feeds(),
-            op_types_to_quantize=list(IN_BYTES),
-            nodes_to_exclude=_kept_in_float(ir.load(folded).graph),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            use_external_data_format=True,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return ir.load(target)
+
+def to_int8(folded: Path, feeds: Iterable[Feed], in_float: Collection[str] = ()) -> Path:
+    """Write FOLDER/int8.onnx, calibrated on `feeds`; the nodes `in_float` remain in float32 too."""
+    from onnxruntime import quantization  # noqa: PLC0415 (much to import, for this alone)
+
+    pending: Iterator[Feed] = iter(feeds)
+
+    class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> Feed | None:
+            return next(pending, None)
+
+    target = folded.with_name("int8.onnx")
+    quantization.quantize_static(
+        folded,
+        target,
+        Feeds(),
+        op_types_to_quantize=list(IN_BYTES),
+        nodes_to_exclude=[*kept_in_float(ir.load(folded).graph), *in_float],
+        per_channel=True,
+        reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        use_external_data_format=True,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return target
 
 
 def _check_range(model: ir.Model, every: IntermediateValues, feeds: Iterable[Feed]) -> None:
@@ -125,7 +134,7 @@ def _keeps_constant(cast: ir.Node) -> bool:
     return constant is not None and constant.dtype == cast.attributes["to"].as_int()
 
 
-def _kept_in_float(graph: ir.Graph) -> list[str]:
+def kept_in_float(graph: ir.Graph) -> list[str]:
     """Return the names of the nodes that remain in float32.
 
     These are the preprocessing, and for every output its last layer and all nodes after it.
