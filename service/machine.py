@@ -89,6 +89,9 @@ def limit_memory(beyond: int) -> None:
     """Limit the address space of this process to `beyond` bytes more than now; a crash leaves no core file."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     most = pages * resource.getpagesize() + beyond
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY:  # a batch system has set it, and only root may raise it
+        most = min(most, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -160,8 +160,11 @@ def _read(file: Path, pixel_format: PixelFormat, take: Callable[[pyvips.Image], 
     try:
         with file.open("rb") as opened:
             source = pyvips.Source.new_from_descriptor(opened.fileno())
-        tiff = file.suffix.lower() in (".tif", ".tiff")
-        image = pyvips.Image.new_from_source(source, "", fail_on="warning" if tiff else "error").autorot()
+        suffix = file.suffix.lower()
+        tiff = suffix in (".tif", ".tiff")
+        # of damaged pixels, the decoders of these formats only warn; warnings of the others are about metadata
+        strict = tiff or suffix in (".jpg", ".jpeg")
+        image = pyvips.Image.new_from_source(source, "", fail_on="warning" if strict else "error").autorot()
         if pixel_format.photographic:
             if tiff:
                 _check_tiff(file, image)

@@ -307,16 +307,17 @@ class _Scoring(Generic[Answer]):
                 with self.decoding.turn(HEADER):
                     self._admitted(self._open)
             planned, execution = self._admitted(self._open)
-            self.answer = self.encode(self._outcome(planned, execution))
+            outcome = self._outcome(planned, execution)
+            self.answer = self.encode(outcome)
+        if isinstance(outcome, Scored):  # an answer that cannot be encoded is no success
+            self.observe(planned, outcome.result, self.decoding)
         self.is_answered = True
 
     def _outcome(self, planned: PlannedImage, execution: Execution) -> Outcome:
         if planned.options.requested.plan_only:
             return _counted(planned, self.flow, self.decoding)
         rows = tuple(execution.rows())
-        result = _with_queue(execution.result(), self.flow)
-        self.observe(planned, result, self.decoding)
-        return Scored(planned, rows, result)
+        return Scored(planned, rows, _with_queue(execution.result(), self.flow))
 
     def _open(self) -> Picture:
         """Open the image, once."""

@@ -44,9 +44,13 @@ class OnnxRuntimeExecutable:
         if backend.provider == "tensorrt":  # runs the nodes that TensorRT does not have
             providers.append(PROVIDERS["cuda"][:2])
         self._session = ort.InferenceSession(
-            file, _options(threads), providers=providers, disabled_optimizers=[*LOSSY_OPTIMISERS]
+            file,
+            _options(threads, on_gpu=backend.provider in GPU_PROVIDERS),
+            providers=providers,
+            disabled_optimizers=[*LOSSY_OPTIMISERS],
+            enable_fallback=0,  # or it would print its error, and continue on the CPU with other options
         )
-        if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
+        if self._session.get_providers()[0] != name:  # ONNX Runtime leaves a provider out that it cannot load
             raise ImportError(f"ONNX Runtime cannot run it with {name}; install the libraries of {name}")
         self.outputs = [output.name for output in self._session.get_outputs()]
         batch = self._session.get_inputs()[0].shape[0]
@@ -124,7 +128,7 @@ def _engine_cache_options(engines: str) -> dict[str, str]:
     }
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
+def _options(threads: int | None, *, on_gpu: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.use_per_session_threads = threads is not None
     options.intra_op_num_threads = threads or 0
@@ -132,4 +136,6 @@ def _options(threads: int | None) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if on_gpu:  # weights inside the arena would keep its regions, so that it could not shrink
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from service.log import log
 
 MAX_IDLE = 8
 """Largest number of buffers that are kept for later runs of the same shapes. There are few shapes of tiles."""
+
+
+_LOCK = Lock()
 
 
 class InputBuffers:
@@ -60,9 +64,15 @@ def _allocate(shape: list[int], dtype: np.dtype[Any], memory: ort.OrtMemoryInfo 
     return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=memory)
 
 
-@cache
 def page_locked_memory() -> ort.OrtMemoryInfo | None:
     """Return the page-locked memory of the first CUDA device; None if ONNX Runtime does not offer it."""
+    with _LOCK:
+        return _page_locked_memory()
+
+
+@cache
+def _page_locked_memory() -> ort.OrtMemoryInfo | None:
+    """Find the memory; the library of a provider can be registered only once."""
     library = Path(ort.__file__).with_name("capi") / "libonnxruntime_providers_cuda.so"
     try:
         ort.register_execution_provider_library("fullconv_cuda", str(library))

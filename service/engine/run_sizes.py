@@ -42,6 +42,8 @@ def run_sizes(session: Session, threads: int) -> RunSizes | None:
 
     The first time on a machine this is measured, which takes a second for large networks.
     """
+    if session.backend.provider == "cuda":
+        return _of_gpu(session)
     if session.backend.provider not in PROVIDERS:
         return None
     key = measurement_cache.key(session.model, session.position, threads, str(session.backend))
@@ -50,6 +52,14 @@ def run_sizes(session: Session, threads: int) -> RunSizes | None:
     except Exception as error:  # runtimes raise errors of many classes, such as for a lack of memory
         log.warning("runs", extra={"record": {"model": session.model.name, "error": str(error)}})
         return None
+
+
+def _of_gpu(session: Session) -> RunSizes:
+    """Return a batch that fills a GPU, and a second run: its input is copied while the first run computes."""
+    window = session.model.spec.window
+    pixels = window.height * window.width
+    count = session.fixed_batch or max(1, min(BATCHES[-1], int(MAX_RUN_BYTES / (pixels * session.bytes_per_pixel))))
+    return RunSizes(count * pixels, 2)
 
 
 def _kept(key: str) -> RunSizes | None:

@@ -26,6 +26,8 @@ MAX_PAIRS, BLOCK = 20_000_000, 16
 the number of lines that are compared with all others at once."""
 LEAST_POINTS = 4
 """Points of the smallest ring, whose last point is the first one."""
+WINDOW_SECONDS = 2e-7
+"""Seconds of one CPU in which it is found whether a window lies in an area."""
 FARTHEST = 1e9
 """Largest coordinate, in pixels."""
 
@@ -48,6 +50,11 @@ class RequestedAreas:
     """The polygons of a request."""
 
     polygons: tuple[RequestedPolygon, ...]
+
+    @property
+    def names(self) -> int:
+        """Number of different names."""
+        return len({polygon.name for polygon in self.polygons if polygon.name})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +90,7 @@ def make_areas(requested: RequestedAreas, picture: Picture) -> Areas:
     """Check polygons and join them; raises ImageError for polygons that are invalid or beside the image."""
     import shapely  # noqa: PLC0415 (only requests with areas need it)
 
-    _check_numbers(requested.polygons)
+    _check_numbers(requested)
     for number, polygon in enumerate(requested.polygons, 1):
         _check_rings(_name_of(number, polygon), polygon.rings)
     _check_pairs(requested.polygons)
@@ -110,13 +117,13 @@ def _area(name: str, shapes: Sequence["Polygon"]) -> Area:
     return Area(name, shape)
 
 
-def _check_numbers(polygons: Sequence[RequestedPolygon]) -> None:
+def _check_numbers(requested: RequestedAreas) -> None:
+    polygons = requested.polygons
     points = sum(len(ring) for polygon in polygons for ring in polygon.rings)
-    names = len({polygon.name for polygon in polygons if polygon.name})
     for what, count, most in (
         ("polygons", len(polygons), MAX_POLYGONS),
         ("points of polygons", points, MAX_POINTS),
-        ("names of areas", names, MAX_NAMED),
+        ("names of areas", requested.names, MAX_NAMED),
     ):
         if count > most:
             raise ImageError(

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -65,7 +66,7 @@ def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str)
     """Open an encoded image in memory; raises ImageError."""
 
     def load(**options: str) -> pyvips.Image:
-        return pyvips.Image.new_from_buffer(data, "", **options)
+        return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **options)  # makes no copy
 
     picture = _open(name, data[:HEADER_BYTES], load, lambda: BytesIO(data), selection)
     return replace(picture, file=EncodedFile(data, selection.page))
@@ -100,4 +101,7 @@ def _open(
         scans = count_scans(name, stream) if header.startswith(JPEG) else 1
         if header.startswith(PNG):
             check_png_chunks(name, stream)
-        return open_vips(name, load, selection, error=error, stored_bytes=stream.seek(0, os.SEEK_END), scans=scans)
+        stored = stream.seek(0, os.SEEK_END)
+        # of damaged pixels, the decoder of JPEG only warns; warnings of the others are about metadata
+        load = partial(load, fail_on="warning" if header.startswith(JPEG) else "error")
+        return open_vips(name, load, selection, error=error, stored_bytes=stored, scans=scans)

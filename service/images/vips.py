@@ -1,7 +1,8 @@
 """JPEG, PNG and WebP images, read by libvips.
 
 All other loaders of libvips are blocked for the whole process, except that of TIFF, which reads the backgrounds of
-heatmaps and the strips of TIFF files. A damaged file is refused; libvips by itself would fill the damage with grey.
+heatmaps and the strips of TIFF files. A truncated file is refused, and so is damage that the decoder detects; libvips
+by itself would fill it with grey. Some damage within the compressed data of JPEG and WebP cannot be detected.
 """
 
 from collections.abc import Callable, Iterator
@@ -78,17 +79,18 @@ def open_vips(
     kept at the first call. `stored_bytes` are the bytes of the file, and `scans` the scans of a JPEG file.
     """
     with _raising(error):
-        image = load(access="sequential", fail_on="error")
+        load = partial(load, access="sequential")
+        image = load()
         page, notes = _page(name, image, selection)
         if page:
             load = partial(load, page=page)
-            image = load(access="sequential", fail_on="error")
+            image = load()
         layout = _layout(image)
 
     def images() -> Iterator[pyvips.Image]:
         yield image  # no pixel of it was read
         while True:
-            yield load(access="sequential", fail_on="error")
+            yield load()
 
     next_image = partial(next, images())
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fullconv.protos import model_pb2
+from service.images.areas import WINDOW_SECONDS
 from service.images.decoding import STEP_PIXELS, DecodingRates
 from service.images.mask import thumbnail_size
 from service.images.picture import Picture
@@ -26,7 +27,7 @@ def plan_decoding(
     model_input: model_pb2.Input,
     rates: DecodingRates,
 ) -> PlannedDecoding:
-    """Return what decoding an image, and its mask image, costs.
+    """Return what decoding an image, and its mask image, costs, and finding the windows inside areas.
 
     An image that is scored at several sizes is decoded once, if its pixels fit KEPT_BYTES and all of it is scored.
     Otherwise, or if the file has reduced copies, the image is decoded for each size. Masks are decoded for each size.
@@ -49,7 +50,8 @@ def plan_decoding(
     if mask is not None:
         held += mask.cost.held_bytes
         costs = [*passes, (mask.cost, views)]
-    seconds = sum(times * rates.seconds(cost) for cost, times in costs)
-    nominal = sum(times * cost.seconds for cost, times in costs)
+    selecting = requested.areas * WINDOW_SECONDS * sum(view.tile_plan.cells for view in plan.views)
+    seconds = selecting + sum(times * rates.seconds(cost) for cost, times in costs)
+    nominal = selecting + sum(times * cost.seconds for cost, times in costs)
     own = sum(times * cost.seconds for cost, times in passes) / (picture.cost.seconds or 1.0)
     return PlannedDecoding(held, seconds, nominal, own, keeps)

@@ -4,6 +4,7 @@ from fullconv.common.certificate import cut_margins_sentence, is_warning, overal
 from fullconv.protos import model_pb2
 from service.engine.backend import REFERENCE, ROUNDING
 from service.engine.repository import StoredModel
+from service.engine.session import Session
 from service.scoring.modes import exact_multiply_adds
 from service.scoring.plan import Plan
 from service.scoring.planned import PlannedImage
@@ -12,14 +13,14 @@ from service.scoring.planned import PlannedImage
 def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
     """Return the measured agreement with the classifier that goes with a planned image, and whether it is exact.
 
-    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. In bf16
-    and fp16, the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least
-    p + q - 1, and possibly on all.
+    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. If the
+    scores are not those of fp32, as in bf16, the largest difference from fp32 is added. If shares p and q of the
+    windows agree, both agree on at least p + q - 1, and possibly on all.
     """
     seen, exact = _of_file(planned.model, planned.plan)
     computed = planned.session.difference
-    if planned.session.backend.precision == REFERENCE.precision:
-        return seen, exact and computed.relative_l2 <= ROUNDING
+    if _is_full_precision(planned.session):
+        return seen, exact
     both = model_pb2.Difference(windows=min(seen.windows, computed.windows))
     if both.windows:
         both.max_abs = seen.max_abs + computed.max_abs
@@ -32,12 +33,20 @@ def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
 
 def has_own_scores(planned: PlannedImage) -> bool:
     """Return whether scores are those that the classifier gives each window by itself, up to rounding in fp32."""
-    model, plan, session = planned.model, planned.plan, planned.session
-    if planned.precision != REFERENCE.precision or session.difference.relative_l2 > ROUNDING:
+    model, plan = planned.model, planned.plan
+    if planned.precision != REFERENCE.precision or not _is_full_precision(planned.session):
         return False
     if plan.mode.name == "dense":
         return model.spec.parity[plan.mode.position].exact
     return cut_margins(model, plan) is None
+
+
+def _is_full_precision(session: Session) -> bool:
+    """Return whether scores differ from those of fp32 on the CPU by rounding at most.
+
+    A GPU may round in fp32 too: TensorRT multiplies numbers of 19 bits by default.
+    """
+    return session.backend.precision == REFERENCE.precision and session.difference.relative_l2 <= ROUNDING
 
 
 def _of_file(model: StoredModel, plan: Plan) -> tuple[model_pb2.Difference, bool]:
@@ -61,7 +70,7 @@ def remarks_on(planned: PlannedImage) -> tuple[list[str], list[str]]:
     """
     remarks, warnings = _remarks_on_mode(planned.model, planned.plan)
     backend, computed = planned.session.backend, planned.session.difference
-    if backend.precision != REFERENCE.precision:
+    if not _is_full_precision(planned.session):
         same = f", and the top class is that of fp32 on {computed.top_class_agreement:.1%}"
         remarks.append(
             f"computed in {backend.precision} by {backend.provider}: on {computed.windows} windows of noise, scores "

@@ -129,8 +129,11 @@ class Execution:
         """Return which scored cells of a band lie in each named area."""
         if wanted is None or not self._planned.areas:
             return ()
-        spans = window_spans(self._planned, view, band)
-        return tuple(area.select_windows(*spans) & wanted for area in self._planned.areas)
+        spans, selected = window_spans(self._planned, view, band), list[NDArray[np.bool_]]()
+        for area in self._planned.areas:
+            self.check_cancelled()  # there may be hundreds of areas
+            selected.append(area.select_windows(*spans) & wanted)
+        return tuple(selected)
 
     def _submit(self, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
         self.check_cancelled()

@@ -188,6 +188,11 @@ class RequestedOptions:
             got = ",".join(map(str, bands[:10]))
             raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
 
+    @property
+    def areas(self) -> int:
+        """Number of areas, those with a name and all together, of which each window is tested; 0 for other masks."""
+        return 1 + self.mask.names if isinstance(self.mask, RequestedAreas) else 0
+
 
 @dataclass(frozen=True)
 class ResolvedOptions:

@@ -204,6 +204,7 @@ class _Planner:
             needed += ScaledRows.rows_together(source[0], height) * row_bytes
         if self.options.requested.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
+            needed += self.options.requested.areas * tiles.max_band_rows * lattices[1].cells
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
         view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
         self._check_memory(view.bytes)

@@ -1,6 +1,7 @@
 """Masks of areas: polygons in GeoJSON select windows, and windows in named areas are averaged."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_views_and_classes_of_areas() -> None:
     np.testing.assert_allclose(both.average, expected, rtol=1e-6)
     assert both.windows == views[0].windows
     assert {entry.label for entry in both.top} == {"1", "3"}
+
+
+def test_many_areas_cost_more() -> None:
+    """The plan counts the time and the memory of testing each window for each area."""
+    one, many = (
+        Scorer(MODELS).plan(PIXELS, model="digits", mask=collection(*features))
+        for features in ([feature(LEFT)], [feature(LEFT, name=str(number)) for number in range(200)])
+    )
+    cells = math.prod(one.plan.views[0].cells)
+    assert many.plan.bytes - one.plan.bytes >= 200 * cells
+    assert many.plan.decode_seconds - one.plan.decode_seconds == pytest.approx(200 * cells * 2e-7, rel=0.1)
 
 
 FORMS = {

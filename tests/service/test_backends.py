@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from fullconv import RequestError, Scorer
 from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
 from fullconv.protos import model_pb2
 from service import cli
-from service.engine import choice_cache, requested_backend
+from service.engine import choice, choice_cache, requested_backend
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
 from service.engine.choice import Load, choose
@@ -44,6 +46,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backends take the time that the tests say, and a microsecond between two looks at the clock."""
+    ticks = count()
+    monkeypatch.setattr(choice, "time", SimpleNamespace(monotonic=lambda: Simulated.now + 1e-6 * next(ticks)))
+
+
 @pytest.fixture
 def digits() -> StoredModel:
     """Return the shipped model."""
@@ -53,15 +62,16 @@ def digits() -> StoredModel:
 class Simulated(Session):
     """A session of ONNX Runtime that poses as another backend: with an error, and with its own run times."""
 
-    error, runs, broken = 0.0, 1, False
-    """Relative error of the scores, number of runs for each call, and whether runs fail."""
+    error, seconds, broken = 0.0, 1, False
+    """Relative error of the scores, seconds that a run takes by the clock of `choose`, and whether runs fail."""
+    now = 0
 
     def score(self, tiles: Sequence[Any], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
-        """Score the tiles as often as `runs` says, and disturb the scores of the first class."""
+        """Score the tiles, and disturb the scores of the first class."""
         if self.broken:
             raise RuntimeError("Unsupported operation\nDetails")
-        for _ in range(self.runs):
-            scores = super().score(tiles, cancellation)
+        Simulated.now += self.seconds
+        scores = super().score(tiles, cancellation)
         scores = scores.copy()
         scores[..., 0] += self.error * np.sqrt(scores.shape[-1] * np.mean(scores**2))
         return scores
@@ -75,7 +85,7 @@ def load_simulated(model: StoredModel, loaded: list[Backend], **properties: Any)
         session = Simulated(model)
         session.backend = backend
         if backend == REFERENCE:
-            session.runs = 8
+            session.seconds = 8
         else:
             vars(session).update({name: value for name, value in properties.items() if name != "only"})
             if backend != properties.get("only", backend):
@@ -97,7 +107,7 @@ def test_a_faster_backend_with_the_same_scores_is_chosen(digits: StoredModel) ->
 
 def test_a_slower_backend_is_not_chosen(digits: StoredModel) -> None:
     """A backend that takes twice as long as fp32 is not chosen, and fp32 has no difference."""
-    session = choose(digits, 0, (BF16, REFERENCE), load_simulated(digits, [], runs=16))
+    session = choose(digits, 0, (BF16, REFERENCE), load_simulated(digits, [], seconds=16))
     assert session.backend == REFERENCE
     assert not session.difference.windows
 
@@ -243,6 +253,16 @@ def test_an_answer_in_bf16_is_not_exact() -> None:
     assert answer.document()["parity"]["difference_from_fp32"] == asdict(found)
     assert expected.precision_difference is None
     assert "difference_from_fp32" not in expected.document()["parity"]
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_provider_that_rounds_in_fp32_is_not_exact() -> None:
+    """If the named provider's scores in fp32 differ by more than rounding, the answer says so and is not exact."""
+    with Scorer(MODELS, provider="openvino", precision="fp32") as scorer:
+        answer = scorer.score(IMAGE, model="digits")
+    assert (answer.provider, answer.precision, answer.parity.exact) == ("openvino", "fp32", False)
+    assert answer.parity.max_abs_diff > 0.004
+    assert "computed in fp32 by openvino: on 1024 windows of noise, scores differ from fp32 by" in answer.mode_reason
 
 
 @pytest.mark.usefixtures("simulated")

@@ -16,7 +16,8 @@ from service.engine.cancellation import Cancellation
 from service.engine.onnx_runtime import GPU_PROVIDERS, PROVIDERS, OnnxRuntimeExecutable
 from service.engine.page_locked import MAX_IDLE, InputBuffers, page_locked_memory
 from service.engine.repository import ModelRepository
-from service.engine.session import Session
+from service.engine.run_sizes import MAX_RUN_BYTES, run_sizes
+from service.engine.session import RunSizes, Session
 from service.errors import ModelError
 
 DIGITS = ROOT / "models" / "digits" / "1" / "model.onnx"
@@ -104,6 +105,15 @@ def test_threads_never_get_one_buffer() -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
             assert len({*pool.map(use, range(8))}) == 8
+
+
+def test_a_second_batch_is_copied_while_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with CUDA runs two batches at the same time, with as many windows as memory allows."""
+    monkeypatch.setitem(PROVIDERS, "cuda", CPU)
+    session = Session(ModelRepository(ROOT / "models").open("digits", "1"), backend=Backend("cuda", "fp32"))
+    assert run_sizes(session, 1) == RunSizes(32 * 70 * 70, 2)
+    session.bytes_per_pixel = MAX_RUN_BYTES / (3 * 70 * 70)
+    assert run_sizes(session, 1) == RunSizes(3 * 70 * 70, 2)
 
 
 def test_page_locked_memory_is_optional() -> None:

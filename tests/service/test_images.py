@@ -170,6 +170,27 @@ def test_damaged_files_are_refused(suffix: str, at: int, new: bytes, found: str)
         pixels_of(opened(bytes(data)), RGB)
 
 
+@pytest.mark.parametrize("options", [{}, {"interlace": True}], ids=["baseline", "progressive"])
+def test_damaged_pixels_of_a_jpeg_file_are_refused(options: dict[str, bool]) -> None:
+    """A JPEG file that ends early and has a marker for its end is refused; the missing pixels are not filled in."""
+    whole = encode(noise(200, 200, 3), ".jpg", **options)
+    with pytest.raises(ImageError, match="a damaged file that cannot be decoded"):
+        pixels_of(opened(whole[: len(whole) // 2] + b"\xff\xd9"), RGB)
+
+
+@pytest.mark.parametrize(
+    ("at", "new"),
+    [(2, b"\xff\xe1\x00\x0eExif\0\0" + bytes(6)), (-2, b"\0\x12" * 50), (None, b"end" * 9)],
+    ids=["Exif", "before the end", "after the end"],
+)
+def test_foreign_bytes_in_a_jpeg_file_are_no_damage(at: int | None, new: bytes) -> None:
+    """Bytes beside the pixels, such as some cameras write, change nothing."""
+    whole = encode(noise(200, 200, 3), ".jpg")
+    place = len(whole) if at is None else at % len(whole)
+    changed = whole[:place] + new + whole[place:]
+    np.testing.assert_array_equal(pixels_of(opened(changed), RGB), pixels_of(opened(whole), RGB))
+
+
 def test_damage_within_the_header_of_a_jpeg_file() -> None:
     """The words for a JPEG file that libvips cannot decode say where its segments end."""
     whole = encode(noise(20, 20, 3), ".jpg")
