@@ -38,8 +38,9 @@ class RequestedBackend:
         if self.provider == "auto":
             found = [backend for provider in TRIED if is_installed(provider) for backend in self._of(provider)]
             if not found:
-                named = "openvino" if self.precision in PRECISIONS["openvino"] else "tensorrt"
-                raise MissingBackendError(f"precision: {self.precision} requires --provider {named}: {REQUIRES[named]}")
+                named: Provider = "openvino" if self.precision in PRECISIONS["openvino"] else "tensorrt"
+                reason = "this processor lacks its instructions" if is_installed(named) else REQUIRES[named]
+                raise MissingBackendError(f"precision: {self.precision} requires --provider {named}: {reason}")
             return found
         if not is_installed(self.provider):
             raise MissingBackendError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")

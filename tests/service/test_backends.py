@@ -321,6 +321,8 @@ def test_a_processor_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(MissingBackendError, match="expected fp32 with provider openvino on this machine, got bf16"):
         RequestedBackend("openvino", "bf16").backends()
     assert RequestedBackend("openvino").backends() == [OTHER_FP32]
+    with pytest.raises(MissingBackendError, match="bf16 requires --provider openvino: this processor lacks its"):
+        RequestedBackend(precision="bf16").backends()
 
 
 @pytest.mark.parametrize(
