@@ -5,7 +5,6 @@ the same time can use processors that wait within each run; large networks leave
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 
 from service import machine
@@ -55,11 +54,11 @@ def run_sizes(session: Session, threads: int) -> RunSizes | None:
 
 
 def _of_gpu(session: Session) -> RunSizes:
-    """Return a batch that fills a GPU, and a second run: its input is copied while the first run computes."""
+    """Return a batch that fills a GPU, and two runs at a time: the input of one is copied while the other computes."""
     window = session.model.spec.window
     pixels = window.height * window.width
     count = session.fixed_batch or max(1, min(BATCHES[-1], int(MAX_RUN_BYTES / (pixels * session.bytes_per_pixel))))
-    return RunSizes(count * pixels, 2)
+    return RunSizes(count * pixels, concurrent=2, large_concurrent=2)
 
 
 def _kept(key: str) -> RunSizes | None:
@@ -79,7 +78,7 @@ def _measured(session: Session, key: str) -> RunSizes:
     concurrent = _best_concurrency(session, batch) if is_steady else 1
     found = RunSizes(batch * window.height * window.width, concurrent)
     if is_steady:
-        measurement_cache.write(KIND, key, asdict(found))
+        measurement_cache.write(KIND, key, {"pixels": found.pixels, "concurrent": found.concurrent})
     record = {"model": session.model.name, "version": session.model.version, "file": session.file}
     log.info("runs", extra={"record": {**record, "windows": batch, "concurrent": concurrent, "kept": is_steady}})
     return found

@@ -280,9 +280,10 @@ class Scheduler:
         if self._slots is not None:
             return max(1, self._slots - 1)
         (height, width, _), sizes = first.tiles[0].shape, first.session.run_sizes
-        if first.flow.large or sizes is None or height * width > sizes.pixels:
+        if sizes is None:
             return 1
-        return sizes.concurrent
+        is_large = first.flow.large or height * width > sizes.pixels
+        return sizes.large_concurrent if is_large else sizes.concurrent
 
     def _delay(self, submission: _Submission) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""

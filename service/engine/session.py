@@ -52,6 +52,8 @@ class RunSizes:
     """Pixels of all tiles of one run."""
     concurrent: int = 1
     """Number of runs at the same time."""
+    large_concurrent: int = 1
+    """Number of runs of larger tiles, and of tiles of large images, at the same time."""
 
 
 @dataclass(frozen=True)

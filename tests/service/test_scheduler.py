@@ -211,21 +211,26 @@ def test_one_slot_is_free_of_large_images() -> None:
         assert [scores_of(future) for future in futures] == [[1]] * 5
 
 
-@pytest.mark.parametrize("sizes", [None, RunSizes(16, 1), RunSizes(16, 2)], ids=["unmeasured", "alone", "two"])
+@pytest.mark.parametrize(
+    "sizes",
+    [None, RunSizes(16, 1), RunSizes(16, 2), RunSizes(16, 2, 2)],
+    ids=["unmeasured", "alone", "two", "two large"],
+)
 def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
     """Without a number of slots, a session's batches run beside each other if it computes faster so."""
     session = ControlledSession()
     session.run_sizes, session.proceed = sizes, Event()
     with scheduled(slots=None, max_tiles=1) as scheduler:
         futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(4)]
-        large = [Flow(scheduler, large=True).submit(session, tiles(9), SECOND) for _ in range(2)]
-        expected = (sizes.concurrent if sizes else 1) + 1
+        large = [Flow(scheduler, large=True).submit(session, tiles(9), SECOND) for _ in range(3)]
+        large_runs = sizes.large_concurrent if sizes else 1
+        expected = (sizes.concurrent if sizes else 1) + large_runs
         wait_until(lambda: len(session.ran) >= expected)
         time.sleep(0.05)
         assert len(session.ran) == expected
-        assert session.ran.count([9]) == 1
+        assert session.ran.count([9]) == large_runs
         session.proceed.set()
-        assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9]]
+        assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9], [9]]
 
 
 def test_a_session_that_runs_alone_gets_its_turn() -> None:
