@@ -39,7 +39,7 @@ def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def expected_counts(found: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    """Return the number of images by site and best class."""
+    """Return the number of images by site and top class."""
     counts = Counter((row["site"], row["top_label"][0]) for row in found if row["error"] is None)
     return [(*key, number) for key, number in sorted(counts.items())]
 
