@@ -58,7 +58,7 @@ def score(line: CommandLine) -> None:
     name without its suffix; the name given to --mask may contain it. The images of a folder, and of a pattern such as
     'scans/**/*.tif' in quotes, are scored in the order of their paths.
 
-    fullconv-score page.png --model digits --heatmap page-heatmap.png
+    fullconv-score models/digits/page.png --model digits --heatmap heat.png
     """
     (_describe if line.describe else _score)(line)
 
