@@ -29,7 +29,6 @@ CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.slow
 def test_full_size_classifiers_convert(tmp_path: Path, name: str) -> None:
     """The converted network gives the file's scores of windows, and has the geometry of the architecture."""
     source = light.make_light(name, tmp_path)

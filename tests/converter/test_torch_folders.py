@@ -98,7 +98,7 @@ def test_other_treatment_of_pixels_is_refused(tmp_path: Path, field: str) -> Non
 
 
 def test_missing_tensors_are_refused(tmp_path: Path) -> None:
-    """Transformers would fill missing tensors with random numbers."""
+    """A folder without a tensor of the network is refused, because transformers would fill it with random numbers."""
     from safetensors.torch import save_file
 
     net = transformers_folder(tmp_path / "net", "resnet")

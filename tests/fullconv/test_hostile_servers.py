@@ -292,7 +292,7 @@ def test_the_grid_of_another_image(
 
 
 def test_bytes_that_are_no_message(image: Path, array: Path, out: Path) -> None:
-    """Bytes that cannot be parsed are one line of error and no traceback, in the log of gRPC neither."""
+    """Bytes that cannot be parsed cause one line of error, and no traceback, also none in gRPC's log."""
     with babbling() as address:
         for arguments in ([image, "--grid", out / "grid.npz"], [array], [image, image], [image, "--plan"]):
             assert_refused(command(address, *arguments), "INTERNAL", out)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import Server, infer, running
+from support.servers import Server, infer, running, wait_until
 
 from fullconv import Client
 from fullconv.protos import open_inference_pb2 as oip
@@ -115,6 +115,13 @@ def test_long_shapes_are_refused(server: Server) -> None:
         infer(server, message)
 
 
+def batches(server: Server) -> float:
+    """Return the number of batches that a server has run."""
+    with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("fullconv_batch_seconds_count"))
+
+
 @pytest.mark.slow
 def test_crops_do_not_delay_small_requests(server: Server) -> None:
     """While thousands of crops of a small image run, a request for one window is answered long before they end."""
@@ -125,9 +132,10 @@ def test_crops_do_not_delay_small_requests(server: Server) -> None:
             client.score(noise(250, 250, 1), model="digits", mode="crops", stride=1)
             done.append("crops")
 
+        before = batches(server)
         thread = threading.Thread(target=crops)
         thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: batches(server) > before)
         for _ in range(10):
             client.score(WINDOW, model="digits")
             done.append("window")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import SCORE, Server, running
+from support.servers import SCORE, Server, running, wait_until
 
 from fullconv import Client
 from fullconv.encode import image_message
@@ -96,8 +96,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
                 assert not call.done(), call.exception()
                 time.sleep(0.01)
             call.cancel()
-        while len(server.events("request")) < 3:
-            time.sleep(0.01)
+        wait_until(lambda: len(server.events("request")) >= 3)
         before = busy_seconds(server)
         time.sleep(1)
         assert busy_seconds(server) - before < 0.3
@@ -163,12 +162,14 @@ def test_idle_clients_do_not_delay_the_shutdown() -> None:
         silent = stub.ScoreLarge(nothing())
         deaf = stub.ScoreMany(scoring_pb2.ScoreManyRequest(id=str(n), request=one) for n in range(2000))
         next(deaf)
-        errors: list[str] = []
-        while len(errors) < 2:
-            time.sleep(0.02)
-            errors = sorted(line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED")
-        assert "to send start within 2 seconds" in errors[0]
-        assert "to take the answer within 2 seconds" in errors[1]
+
+        def errors() -> list[str]:
+            return sorted(line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED")
+
+        wait_until(lambda: len(errors()) >= 2)
+        unsent, untaken = errors()
+        assert "to send start within 2 seconds" in unsent
+        assert "to take the answer within 2 seconds" in untaken
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         left.set()

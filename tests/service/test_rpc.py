@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -160,8 +159,7 @@ def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path:
         with subprocess.Popen(
             [*line, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
         ) as process:
-            while len(server.events("request")) < 10:
-                time.sleep(0.02)
+            wait_until(lambda: len(server.events("request")) >= 10)
             server.process.send_signal(signal.SIGTERM)
             documents = json.loads(process.communicate(timeout=60)[0])
     assert process.returncode == 3
@@ -281,8 +279,7 @@ def test_requests_are_logged(server: Server, client: Client) -> None:
     client.score(noise(80, 90, 1), model="digits")
     with pytest.raises(RequestError):
         client.score(noise(80, 90, 1), model="cats")
-    while len([line for line in server.events("request") if line.get("model") == "cats"]) < 1:
-        time.sleep(0.01)
+    wait_until(lambda: any(line.get("model") == "cats" for line in server.events("request")))
     good = [line for line in server.events("request") if line["code"] == "OK" and line["method"] == "Score"][-1]
     bad = [line for line in server.events("request") if line.get("model") == "cats"][-1]
     assert (good["model"], good["width"], good["height"]) == ("digits", 90, 80)

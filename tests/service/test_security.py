@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import ssl
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import COMMAND, Server, running
+from support.servers import COMMAND, Server, running, wait_until
 
 from fullconv import Client, RequestError, Security, UnavailableError
 from service.rpc.access import TokenFileError, Tokens
@@ -142,8 +141,7 @@ def test_client_certificates(folder: Path) -> None:
         own = Security(ca=ca, cert=folder / "client.pem", key=folder / "client-key.pem")
         with Client(server.address, security=own) as client:
             client.score(IMAGE, model="digits")
-        while not server.events("request"):
-            time.sleep(0.01)
+        wait_until(lambda: server.events("request"))
         assert server.events("request")[-1]["client"] == "someone"
 
 
@@ -185,8 +183,7 @@ def test_renewed_certificates(authority: trustme.CA, folder: Path, tmp_path: Pat
             return ssl.get_server_certificate((host, int(port)))
 
         def wait_for_events(times: int) -> None:
-            while len(server.events("certificates")) < times:
-                time.sleep(0.05)
+            wait_until(lambda: len(server.events("certificates")) >= times)
 
         def stale() -> bool:
             with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
@@ -202,8 +199,7 @@ def test_renewed_certificates(authority: trustme.CA, folder: Path, tmp_path: Pat
         assert served_certificate() == before
         assert stale()
         (tmp_path / "kept.pem").replace(cert)
-        while stale():
-            time.sleep(0.05)
+        wait_until(lambda: not stale())
         new.cert_chain_pems[0].write_to_path(cert)
         wait_for_events(2)
         new.private_key_pem.write_to_path(key)
@@ -239,14 +235,12 @@ def test_tokens(tmp_path: Path) -> None:
         with grpc.insecure_channel(server.address) as channel:
             assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
         file.write_text(line("carl", "third"))
-        while not server.events("tokens"):
-            time.sleep(0.05)
+        wait_until(lambda: server.events("tokens"))
         score_with("third")
         with pytest.raises(RequestError):
             score_with("first")
         file.write_text("nonsense")
-        while len(server.events("tokens")) < 2:
-            time.sleep(0.05)
+        wait_until(lambda: len(server.events("tokens")) >= 2)
         score_with("third")
     lines = server.events("request")
     assert [line["client"] for line in lines if line["code"] == "OK"] == ["anna", "bert", "carl", "carl"]

@@ -13,7 +13,7 @@ import pyvips
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import occupied, running
+from support.servers import occupied, running, wait_until
 
 from fullconv import Client, UnavailableError
 from service.engine.registry import Registry
@@ -43,8 +43,7 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
 
         with ThreadPoolExecutor(32) as pool:
             done = pool.map(work, range(32))
-            while len(answered) < 100:
-                time.sleep(0.01)
+            wait_until(lambda: len(answered) >= 100)
             server.process.send_signal(signal.SIGTERM)
             list(done)
         assert server.process.wait(30) == 0
@@ -76,8 +75,7 @@ def test_persistent_clients_do_not_delay_the_shutdown(models: Path) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             done = pool.map(work, range(8))
-            while not outcomes["answered"]:
-                time.sleep(0.01)
+            wait_until(lambda: outcomes["answered"])
             server.process.send_signal(signal.SIGTERM)
             list(done)
         assert server.process.wait(30) == 0
@@ -99,8 +97,7 @@ def test_health_says_not_serving_while_draining(models: Path) -> None:
         assert is_serving(server.log[0]["metrics"])
         with occupied(server.address, large) as (answer, _):
             server.process.send_signal(signal.SIGTERM)
-            while not server.events("draining"):
-                time.sleep(0.01)
+            wait_until(lambda: server.events("draining"))
             assert stub.Check(health_pb2.HealthCheckRequest(service="")).status == 2
             assert not is_serving(server.log[0]["metrics"])
             with Client(server.address, retries=0) as other, pytest.raises(UnavailableError, match="shutting down"):
@@ -128,8 +125,7 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
     options = ["--tile-mib", "64", "--max-waiting", "1"]
     with running(models, *options, status=1) as server, occupied(server.address, large) as (answer, _):
         server.process.send_signal(signal.SIGTERM)
-        while not server.events("draining"):
-            time.sleep(0.01)
+        wait_until(lambda: server.events("draining"))
         time.sleep(1.5 * GRACE_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 1
