@@ -314,7 +314,7 @@ class Answer:
         try:
             import xarray  # noqa: PLC0415 (an extra)
         except ImportError:
-            raise ImportError("to_xarray: expected the package xarray, got none: pip install xarray") from None
+            raise ImportError("to_xarray: expected the package xarray, got none; pip install xarray") from None
         array = xarray.DataArray(
             self._all_scores("to_xarray"),
             dims=("row", "col", "class"),
@@ -370,7 +370,7 @@ class Answer:
         if shown.needs_all:
             raise RequestError(
                 f"heatmap: expected the scores of all {model.output.classes} classes, got the scores of "
-                f"{len(self.classes)}: score without the option classes"
+                f"{len(self.classes)}; score without the option classes"
             )
         assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
         drawing = heatmap_for(self.header, shown, self.pixels, style, tiff=tiff)
@@ -380,7 +380,7 @@ class Answer:
     def _description(self) -> ModelDescription:
         if self.describe is None:
             raise RequestError(
-                "model: expected the model's description, which this answer cannot request by itself: pass it, for "
+                "model: expected the model's description, which this answer cannot request by itself; pass it, for "
                 "example heatmap(model=await client.model(name))"
             )
         return self.describe()
@@ -389,7 +389,7 @@ class Answer:
         """Return the grid; raises RequestError unless it has the scores of all classes of the answer."""
         if self.grid is None or self.winners is not None:
             got = "none" if self.grid is None else "the highest scores of each window"
-            raise RequestError(f"{what}: expected every window's scores, got {got}: score with grid=True")
+            raise RequestError(f"{what}: expected every window's scores, got {got}; score with grid=True")
         return self.grid
 
 

@@ -120,7 +120,7 @@ def _raw_message(source: ArraySource) -> scoring_pb2.RawImage:
     if source.size >= MAX_MESSAGE_BYTES:  # before it is read
         raise ImageError(
             f"{source.label}: expected less than {MAX_MESSAGE_BYTES} bytes, the limit of one message, got "
-            f"{source.size}: use score_large"
+            f"{source.size}; use score_large"
         )
     message = _raw_header(source)
     message.data = little_endian(source.read(0, source.shape[0]))

@@ -202,10 +202,10 @@ def _open_zarr(path: Path) -> PixelArray:
     try:
         import zarr  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise ImageError(f"{path}: a Zarr array needs the package zarr: pip install zarr") from None
+        raise ImageError(f"{path}: a Zarr array needs the package zarr; pip install zarr") from None
     array = zarr.open(path, mode="r")
     if not isinstance(array, zarr.Array):
-        raise ImageError(f"{path}: expected an array, got a group: name one of the arrays in it")
+        raise ImageError(f"{path}: expected an array, got a group; name one of the arrays in it")
     pixels: PixelArray = array
     return pixels
 

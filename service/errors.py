@@ -91,7 +91,7 @@ class ShortageError(BusyError):
     """The server lacks `resource`, such as "memory" or "disk space"; another attempt may succeed."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"server: expected {resource} for this request, got too little: retry later", RETRY_SECONDS)
+        super().__init__(f"server: expected {resource} for this request, got too little; retry later", RETRY_SECONDS)
         self.resource = resource
 
 

@@ -74,7 +74,7 @@ class LocalTransport:
         """
         if not models.is_dir():
             raise RequestError(
-                f"models: expected a directory of models, got {models}, which does not exist or is a file: name the "
+                f"models: expected a directory of models, got {models}, which does not exist or is a file; name the "
                 "directory (in the command --models)"
             )
         try:
@@ -232,7 +232,7 @@ class _Deadline:
         """Raise UnavailableError if the deadline has passed."""
         if self._end is not None and time.monotonic() > self._end:
             raise UnavailableError(
-                f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more time, or score a "
+                f"timeout: expected an answer within {self._timeout:g} seconds, got none; allow more time, or score a "
                 "region"
             )
 

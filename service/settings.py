@@ -21,6 +21,7 @@ from service import machine
 from service.engine.batching import Batching
 from service.engine.requested_backend import RequestedBackend
 from service.limits import MIB, Limits, Tuning
+from service.setting_flags import flags
 from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
 from service.settings_file import ConfigurationError, SettingsFile, message
 
@@ -192,24 +193,24 @@ class Settings(BaseSettings):
     )
     max_waiting_mib: Mib | None = Field(
         None,
-        description="Largest total size of the messages of these requests, in MiB. null: a quarter of the memory of "
-        f"the machine or container, at most {DEFAULTS.waiting_bytes // MIB}.",
+        description="Largest total size of the messages of all admitted requests, in MiB. null: a quarter of the "
+        f"memory of the machine or container, at most {DEFAULTS.waiting_bytes // MIB}.",
     )
     max_waiting_seconds: Seconds = Field(
         DEFAULTS.waiting_seconds,
-        description="Largest total of the predicted compute of these requests, without ScoreLarge, in seconds.",
+        description="Largest total predicted compute of all admitted requests without ScoreLarge, in seconds.",
     )
     max_held_mib: Mib | None = Field(
         None,
-        description="Largest total memory for pixels and scores of these requests, as planned, in MiB. null: a quarter "
-        "of the memory of the machine or container.",
+        description="Largest total memory for pixels and scores of all admitted requests, as planned, in MiB. null: a "
+        "quarter of the memory of the machine or container.",
     )
     client_share: float = Field(
         DEFAULTS.client_share,
         gt=0,
         le=1,
-        description="Share of each of these four limits, and of max-streams, max-large and spool-mib, that one client "
-        "may use, 0 to 1.",
+        description="Share of max-waiting, max-waiting-mib, max-waiting-seconds, max-held-mib, max-streams, max-large "
+        "and spool-mib that one client may use, 0 to 1.",
     )
     max_receive: Seconds = Field(
         DEFAULTS.receive_seconds,
@@ -234,8 +235,7 @@ class Settings(BaseSettings):
     )
     max_upload: Seconds = Field(
         DEFAULTS.upload_seconds,
-        description="Longest total time in seconds for which the server waits for the parts of one image of "
-        "ScoreLarge.",
+        description="Longest total time in seconds that the server waits for the parts of an image of ScoreLarge.",
     )
     min_upload_kib: float = Field(
         DEFAULTS.upload_rate / 1024,
@@ -269,7 +269,7 @@ class Settings(BaseSettings):
         description="Directory for encoded files of ScoreLarge while they are received and scored.",
     )
     spool_mib: Mib = Field(
-        DEFAULTS.spool_bytes // MIB, description="Largest total size of the files in this directory, in MiB."
+        DEFAULTS.spool_bytes // MIB, description="Largest total size of the files in the directory spool, in MiB."
     )
 
     @classmethod
@@ -392,7 +392,7 @@ def read_settings(arguments: list[str]) -> Settings:
                 f"{name}: expected the name of a setting in the environment; --help lists all settings"
             )
     try:
-        return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
+        return Settings(_cli_settings_source=flags(Settings, arguments))  # type: ignore[call-arg]
     except ValidationError as error:
         raise ConfigurationError("; ".join(message(dict(each)) for each in error.errors())) from None
     except SettingsError as error:

@@ -20,7 +20,7 @@ def message(error: dict[str, Any]) -> str:
         case "extra_forbidden":
             return f"{name}: expected the name of a setting; --help lists all settings"
         case "missing":
-            return f"{name}: expected a value, got none"
+            return f"{name}: expected a value, got none; give --{name} DIR"
     text = error["msg"].removeprefix("Value error, ")
     return f"{name}: {text}, got {error['input']!r}" if name else text
 

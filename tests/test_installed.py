@@ -93,7 +93,7 @@ def test_a_program_that_is_hidden_is_named(python: Path, foreign: Path, call: st
     result = run(python, foreign, script)
     assert result.stderr == ""
     assert f"{program}: expected the package of fullconv in {python.parents[1]}" in result.stdout
-    assert f"got {foreign / program}, which Python finds first: run from another directory" in result.stdout
+    assert f"got {foreign / program}, which Python finds first; run from another directory" in result.stdout
 
 
 def test_the_command_works_beside_packages_of_our_names(python: Path, foreign: Path) -> None:

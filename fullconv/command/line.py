@@ -21,7 +21,7 @@ class CommandLine(ConnectionLine, OutputLine):
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             readable=False,  # an image that cannot be read does not stop the others
             help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr; folders of such files, with their sub-folders; "
             "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
@@ -63,9 +63,9 @@ class CommandLine(ConnectionLine, OutputLine):
     def __post_init__(self) -> None:
         """Exit with status 2 for options that contradict each other."""
         if self.describe and self.images:
-            raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE...")
+            raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE")
         if not self.describe and not self.images:
-            raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
+            raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE")
         super().__post_init__()
 
     def open_scorer(self) -> "BaseScorer":

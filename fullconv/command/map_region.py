@@ -36,7 +36,7 @@ class MapRegion:
         place = map_coordinates(ScoredPixels(FileSource(path), page=page))
         if place is None:
             raise ImageError(
-                f"{path.name}: roi: expected an image with a georeference, got none: give --roi in pixels, without "
+                f"{path.name}: roi: expected an image with a georeference, got none; give --roi in pixels, without "
                 "--roi-crs"
             )
         x, y = _to_pixels(place, self._in_crs_of(place, path.name))
@@ -59,7 +59,7 @@ class MapRegion:
             from rasterio.warp import transform_bounds  # noqa: PLC0415
         except ImportError:
             raise ImageError(
-                "roi-crs: expected the package rasterio for other coordinate systems than the image's, got none: pip "
+                "roi-crs: expected the package rasterio for other coordinate systems than the image's, got none; pip "
                 "install rasterio, or give --roi-crs image"
             ) from None
         try:

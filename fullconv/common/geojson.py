@@ -46,7 +46,7 @@ def _polygons(document: Any, name: str, place: str) -> Iterator[scoring_pb2.Poly
                 yield _polygon(rings, name, place)
         case _:
             got = f"{kind!r}" if isinstance(kind, str) else "no type"
-            raise GeoJsonError(f"{place}: expected a Polygon or a MultiPolygon, got {got}: {WAY_OUT}")
+            raise GeoJsonError(f"{place}: expected a Polygon or a MultiPolygon, got {got}; {WAY_OUT}")
 
 
 def _each(documents: list[Any], name: str, place: str, what: str) -> Iterator[scoring_pb2.Polygon]:

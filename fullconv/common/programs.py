@@ -27,13 +27,13 @@ def load_program(module: str) -> ModuleType:
     found = find_spec(name)
     if found is None:
         raise MisplacedProgramError(
-            f"{name}: expected the package of fullconv in {HOME}, got none: install the whole distribution"
+            f"{name}: expected the package of fullconv in {HOME}, got none; install the whole distribution"
         )
     places = [Path(place).resolve() for place in found.submodule_search_locations or ()]
     if HOME / name not in places:
         got = places[0] if places else found.origin
         raise MisplacedProgramError(
-            f"{name}: expected the package of fullconv in {HOME}, got {got}, which Python finds first: run from "
+            f"{name}: expected the package of fullconv in {HOME}, got {got}, which Python finds first; run from "
             "another directory, or rename that package"
         )
     return import_module(module)

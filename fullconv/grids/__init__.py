@@ -98,7 +98,7 @@ def checked_values(
     if held_kind(name, model.output.kind, options) == SOFTMAX and len(header.indices) < model.output.classes:
         raise RequestError(
             f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
-            f"{len(header.indices)}: score without the option classes"
+            f"{len(header.indices)}; score without the option classes"
         )
     return cell_values(header, model, header.indices, options, image)
 

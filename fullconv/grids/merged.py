@@ -82,7 +82,7 @@ def _shapes() -> Callable[[NDArray[np.int32]], Iterator[tuple[list[list[tuple[fl
     try:
         from rasterio.features import shapes  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise RequestError("merge: expected the package rasterio, got none: pip install rasterio") from None
+        raise RequestError("merge: expected the package rasterio, got none; pip install rasterio") from None
 
     def polygons(regions: NDArray[np.int32]) -> Iterator[tuple[list[list[tuple[float, float]]], int]]:
         for polygon, number in shapes(regions, mask=regions > 0, connectivity=4):

@@ -100,5 +100,5 @@ def _library() -> Any:  # noqa: ANN401 (an extra)
     try:
         import zarr  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise RequestError("grid: expected the package zarr for .zarr, got none: pip install zarr") from None
+        raise RequestError("grid: expected the package zarr for .zarr, got none; pip install zarr") from None
     return zarr

@@ -93,7 +93,7 @@ def find_objects(
         if not set(needed) <= set(header.indices):
             raise RequestError(
                 f"grid: expected the scores of {counted(len(needed), 'class')} for objects, got the scores of "
-                f"{len(header.indices)}: score without the option classes"
+                f"{len(header.indices)}; score without the option classes"
             )
         with finder.grid(header) as add:
             for rows in parts:

@@ -67,7 +67,7 @@ def open_channels(
             continue
         if security.token is not None and not local:
             raise RequestError(
-                f"token: expected TLS, got a connection to {address} on which others can read the token: use TLS"
+                f"token: expected TLS, got a connection to {address} on which others can read the token; use TLS"
             )
         opened.append(insecure(address, options=options))
     return opened
@@ -105,4 +105,4 @@ def _unanswered(server: str, details: str) -> str:
         return ""
     names = server.split(",")
     who = f"server {server} does" if len(names) == 1 else f"servers {', '.join(names)} do"
-    return f"{who} not answer ({cause[0]}): {cause[1]}" if cause[0] else ""
+    return f"{who} not answer ({cause[0]}); {cause[1]}" if cause[0] else ""

@@ -56,7 +56,7 @@ class Servers:
         """Return the methods of the next server; raises RequestError after `close`."""
         stubs = self._stubs
         if not stubs:
-            raise RequestError("client: expected an open client, got a closed client: make a new client")
+            raise RequestError("client: expected an open client, got a closed client; make a new client")
         return stubs[next(self._turns) % len(stubs)]
 
     def metadata_of(self, message: Message) -> tuple[tuple[str, str], ...]:

@@ -196,7 +196,7 @@ def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
         example = printable(str(added[PATH][0])) if added.num_rows else "none"
         raise JobError(
             f"OUT: expected the {counted(recorded.num_rows, 'image')} of the job there, got "
-            f"{counted(added.num_rows, 'other')} (first: {example}), and {missing} missing: score the added images too "
+            f"{counted(added.num_rows, 'other')} (first: {example}), and {missing} missing; score the added images too "
             "with --update, or use another OUT"
         )
     _check_unchanged(recorded, known)
@@ -214,13 +214,13 @@ def _check_unchanged(recorded: pa.Table, known: pa.Table) -> None:
     sizes = pc.not_equal(then[BYTES], known[BYTES])  # null where a size is not known
     if pc.any(sizes).as_py():
         path = known.filter(sizes)[PATH][0].as_py()
-        raise JobError(f"OUT: expected the images of the job there, got {path!r} in another size: use another OUT")
+        raise JobError(f"OUT: expected the images of the job there, got {path!r} in another size; use another OUT")
     for name in (each for each in recorded.column_names if each not in OWN.names):
         if _bytes_of(then.select([name])) != _bytes_of(
             known.take(pa.array(range(known.num_rows), pa.int64())).select([name])
         ):
             raise JobError(
-                f"OUT: expected the list of the job there, got other values in column {name!r}: use another OUT"
+                f"OUT: expected the list of the job there, got other values in column {name!r}; use another OUT"
             )
 
 

@@ -65,7 +65,7 @@ def _local(root: Path, name: str, *, shared: bool = False) -> Iterator[None]:
             path.touch()
             held.enter_context(locked(path, shared=shared, writable=True))
         except BlockingIOError:
-            raise LeaseError(f"{root}: another run of this job is writing here: wait until it has ended") from None
+            raise LeaseError(f"{root}: another run of this job is writing here; wait until it has ended") from None
         except OSError as error:
             raise OutputError(f"{path}: cannot be locked: {error.strerror or error}") from None
         yield
@@ -102,7 +102,7 @@ class _Held:
         time.sleep(SETTLE_SECONDS)
         if not self._is_own():
             raise LeaseError(
-                f"{self.place}: another run of this job has started at the same time: wait until it has ended"
+                f"{self.place}: another run of this job has started at the same time; wait until it has ended"
             )
 
     def release(self) -> None:
@@ -128,7 +128,7 @@ class _Held:
         if taken_over.is_set():
             raise LeaseError(
                 f"{self.place}: another run of this job has begun, because this run could not renew its lease for "
-                f"{EXPIRY_SECONDS:.0f} s: wait until it has ended"
+                f"{EXPIRY_SECONDS:.0f} s; wait until it has ended"
             )
 
     def _renew(self, ended: Event, taken_over: Event, lost: Callable[[], None]) -> None:
@@ -164,8 +164,7 @@ def _check_free(store: RemoteStore, place: str) -> None:
     if age < EXPIRY_SECONDS:
         raise LeaseError(
             f"{place}: another run of this job, process {held.get('process')} on {held.get('host')}, was writing "
-            f"{age:.0f} s ago: wait until it has ended; the lease of a run that was killed ends after "
-            f"{EXPIRY_SECONDS:.0f} s"
+            f"{age:.0f} s ago; wait until it has ended, or, if it was killed, for {EXPIRY_SECONDS:.0f} s"
         )
 
 

@@ -28,7 +28,7 @@ class JobLine(GridLine):
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images; folders with their sub-folders; patterns in quotes, such as 'scans/**/*.tif'; and URLs of "
             "buckets, such as s3://bucket/folder, whose backend for fsspec (s3fs, gcsfs, …) is installed.",
         ),
@@ -147,7 +147,7 @@ class BatchLine(ConnectionLine, JobLine):
         super().__post_init__()
         if bool(self.inputs) == (self.list_file is not None):
             got = "both" if self.inputs else "none"
-            raise typer.BadParameter(f"expected images or --list, got {got}", param_hint="INPUT...")
+            raise typer.BadParameter(f"expected images or --list, got {got}", param_hint="INPUT")
         if not self.out and not self.plan:
             raise typer.BadParameter("expected a folder or URL for the results, got none", param_hint="--out")
         if self.update and self.shard is not None:

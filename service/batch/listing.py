@@ -181,7 +181,7 @@ def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) ->
     paths = [_text(each.location) for each in found]
     if len(set(paths)) < len(paths):
         twice = next(path for path, count in Counter(paths).items() if count > 1)
-        raise ImageError(f"images: expected names that differ as text too, got {twice!r} for two files: rename one")
+        raise ImageError(f"images: expected names that differ as text too, got {twice!r} for two files; rename one")
     raw = {path: each.location for path, each in zip(paths, found, strict=True) if path != each.location}
     own = [paths, [each.size for each in found], list(_grid_places(found, paths))]
     columns = [pa.array(values, kind) for values, kind in zip(own, OWN.types, strict=True)]

@@ -44,7 +44,7 @@ class RayCluster:
                 self.ray.init(self.address, log_to_driver=False, logging_level="ERROR")
             except (OSError, RuntimeError, ValueError) as error:
                 raise UnavailableError(
-                    f"address: expected a Ray cluster at {self.address}, got {reason_of(error)}: start it with ray "
+                    f"address: expected a Ray cluster at {self.address}, got {reason_of(error)}; start it with ray "
                     "start"
                 ) from None
             finally:
@@ -86,7 +86,7 @@ def load_ray() -> Any:  # noqa: ANN401 (an extra)
     try:
         import ray  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise RequestError("engine: expected the package ray for --engine ray, got none: pip install ray") from None
+        raise RequestError("engine: expected the package ray for --engine ray, got none; pip install ray") from None
     return ray
 
 

@@ -92,7 +92,7 @@ class Records:
         for name in self.carried.names:
             if name in fields:
                 raise ImageError(
-                    f"list: expected carried columns with other names than those of the results, got {name!r}: rename "
+                    f"list: expected carried columns with other names than those of the results, got {name!r}; rename "
                     "the column"
                 )
         return pa.schema([*fields.items(), *self.carried])

@@ -143,7 +143,7 @@ class Admission:
         if held_bytes > self.limits.held_bytes:
             raise LimitError(
                 f"memory: expected pixels and scores of at most {self.limits.held_bytes / MIB:.0f} MiB, got "
-                f"{held_bytes / MIB:.0f} as planned: ask for a region or fewer scales, or save the image as a baseline "
+                f"{held_bytes / MIB:.0f} as planned; ask for a region or fewer scales, or save the image as a baseline "
                 "JPEG or a tiled TIFF"
             )
         with self._lock:
@@ -165,7 +165,7 @@ class Admission:
         late = time.monotonic() + self._predicted(claim, seconds) - deadline
         if late > 0:
             raise BusyError(
-                f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few: "
+                f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few; "
                 "allow more time, or retry later",
                 self._retry(),
             )
@@ -188,7 +188,7 @@ class Admission:
             for load, most, whose in ((self._all, self.limits.spool_bytes, "all"), (client, share, "your")):
                 if load.spool_bytes + more > most:
                     raise BusyError(
-                        f"spool: expected {whose} files together to be at most {most / MIB:.3g} MiB, got more: retry "
+                        f"spool: expected {whose} files together to be at most {most / MIB:.3g} MiB, got more; retry "
                         "later",
                         STREAM_SECONDS,
                     )
@@ -212,7 +212,7 @@ class Admission:
             if have > TOLERANCE and have + more > most:
                 raise BusyError(
                     f"busy: expected {whose} requests together to be at most {_quantity(what, most)}, got "
-                    f"{_quantity(what, have + more)}: retry later",
+                    f"{_quantity(what, have + more)}; retry later",
                     self._retry() if "streams" not in what else STREAM_SECONDS,
                 )
 

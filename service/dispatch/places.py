@@ -106,7 +106,7 @@ class Places:
             most = max(1, int(self.queue * share))
             if self._asking.get(part, 0) >= most:
                 raise BusyError(
-                    f"busy: expected at most {most} of {whose} requests to wait to be received, got more: retry later",
+                    f"busy: expected at most {most} of {whose} requests to wait to be received, got more; retry later",
                     RETRY_SECONDS,
                 )
 

@@ -67,7 +67,7 @@ class Loader:
             raise UnreadableModelError(f"{path}: its files cannot be accessed: {inaccessible.strerror}") from None
         if fingerprint != served.fingerprint:
             raise ModelError(
-                f"{path}: its files have changed since the server found them: load the model again, or put a new "
+                f"{path}: its files have changed since the server found them; load the model again, or put a new "
                 "version beside this one"
             )
 

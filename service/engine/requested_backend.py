@@ -39,11 +39,13 @@ class RequestedBackend:
             found = [backend for provider in TRIED if is_installed(provider) for backend in self._of(provider)]
             if not found:
                 named: Provider = "openvino" if self.precision in PRECISIONS["openvino"] else "tensorrt"
-                reason = "this processor lacks its instructions" if is_installed(named) else REQUIRES[named]
-                raise MissingBackendError(f"precision: {self.precision} requires --provider {named}: {reason}")
+                required, way_out = f"--provider {named}", REQUIRES[named]
+                if is_installed(named):
+                    required, way_out = "a processor with its instructions", "leave it out"
+                raise MissingBackendError(f"precision: {self.precision} requires {required}; {way_out}")
             return found
         if not is_installed(self.provider):
-            raise MissingBackendError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")
+            raise MissingBackendError(f"provider: {self.provider} is not installed; {REQUIRES[self.provider]}")
         found = self._of(self.provider)
         if not found:
             raise MissingBackendError(

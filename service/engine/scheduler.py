@@ -159,7 +159,7 @@ class _Batch:
         tiles = self.tiles
         scores = list(self.session.score(tiles, self.cancellation))
         if len(scores) != len(tiles):
-            raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}: convert it again")
+            raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}; convert it again")
         remaining = iter(scores)
         return [{position: next(remaining) for position in positions} for _, positions in self.parts]
 

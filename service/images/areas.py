@@ -127,10 +127,10 @@ def _check_numbers(requested: RequestedAreas) -> None:
     ):
         if count > most:
             raise ImageError(
-                f"mask: expected at most {most} {what}, got {count}: simplify the polygons, or leave out some"
+                f"mask: expected at most {most} {what}, got {count}; simplify the polygons, or leave out some"
             )
     if not polygons:
-        raise ImageError("mask: expected polygons, got none: leave the mask out to score the whole image")
+        raise ImageError("mask: expected polygons, got none; leave the mask out to score the whole image")
 
 
 def _polygon(number: int, polygon: RequestedPolygon) -> "Polygon":

@@ -88,7 +88,7 @@ def _open(
     if header[4:8] == b"ftyp" and header[8:12] in HEIF_BRANDS:
         kind = "an image of HEIF or AVIF"
     if kind:
-        raise ImageError(f"{name}: {EXPECTED}, got {kind}: save it as one of these")
+        raise ImageError(f"{name}: {EXPECTED}, got {kind}; save it as one of these")
     found = format_of(header)
     if not found:
         raise ImageError(f"{name}: {EXPECTED}, got {appearance(header)}")

@@ -38,7 +38,7 @@ def count_scans(name: str, file: BinaryIO) -> int:
         last = block[-1:]
         if scans > MAX_SCANS:
             raise LimitError(
-                f"{name}: scans: expected at most {MAX_SCANS} in a JPEG file, got more: save it as a baseline JPEG"
+                f"{name}: scans: expected at most {MAX_SCANS} in a JPEG file, got more; save it as a baseline JPEG"
             )
     return scans
 
@@ -51,11 +51,11 @@ def check_png_chunks(name: str, file: BinaryIO) -> None:
         if compressed > MAX_TEXT_BYTES:
             raise LimitError(
                 f"{name}: text: expected at most {MAX_TEXT_BYTES >> 10} KiB of compressed text in a PNG file, got "
-                "more: save it without metadata"
+                "more; save it without metadata"
             )
         if number == MAX_CHUNKS:
             raise LimitError(
-                f"{name}: chunks: expected at most {MAX_CHUNKS} before the pixels of a PNG file, got more: save it "
+                f"{name}: chunks: expected at most {MAX_CHUNKS} before the pixels of a PNG file, got more; save it "
                 "without metadata"
             )
 

@@ -142,7 +142,7 @@ def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: De
     foreground = light != (edge.mean() > 0.5)
     if not foreground.any():
         raise ImageError(
-            f"{picture.name}: mask: expected a foreground by Otsu's threshold, got an image of uniform brightness: "
+            f"{picture.name}: mask: expected a foreground by Otsu's threshold, got an image of uniform brightness; "
             "leave the mask out"
         )
     return Foreground(foreground, picture.size)

@@ -202,7 +202,7 @@ def _cached_conversion(
         raise ValueError(f"expected values of uint8 or uint16, which the model takes, got {got}")
     if not own_dtype and layout.white is None:
         raise ValueError(
-            f"expected unsigned values of 8 or 16 bits, got {got}: save the image with such values, or convert the "
+            f"expected unsigned values of 8 or 16 bits, got {got}; save the image with such values, or convert the "
             'model with a --preprocess FILE.json that contains "dtype": "float32"'
         )
     selected = layout.select(bands) if bands else layout
@@ -232,15 +232,15 @@ def _is_convertible(layout: BandLayout, channels: int) -> bool:
 def _mismatch(layout: BandLayout, bands: tuple[int, ...], channels: int, got: str) -> str:
     """Return the bands that an image has instead of the model's channels, and how to proceed."""
     if bands:
-        return f"bands {', '.join(map(str, bands))}: choose as many bands as the model takes"
+        return f"bands {', '.join(map(str, bands))}; choose as many bands as the model takes"
     if layout.bands < channels:
         one = ", or choose one band, which is repeated (in the command --bands 1)" if channels == 3 else ""
-        return f"{got}: score an image with as many bands{one}"
+        return f"{got}; score an image with as many bands{one}"
     if layout.alpha is not None and layout.white is None:
-        return f"{got}, of which band {layout.alpha + 1} is alpha: choose the bands to score, without alpha, with bands"
+        return f"{got}, of which band {layout.alpha + 1} is alpha; choose the bands to score, without alpha, with bands"
     example = ",".join(str(band + 1) for band in range(channels))
     last = "" if layout.alpha is not None else f", and the file does not say that band {layout.bands} is alpha"
-    return f"{got}{last}: choose the bands to score with bands (in the command --bands {example})"
+    return f"{got}{last}; choose the bands to score with bands (in the command --bands {example})"
 
 
 def vips_image(rows: SampleArray, interpretation: str) -> pyvips.Image:

@@ -83,7 +83,7 @@ def open_raster(path: Path, name: str, selection: PageSelection) -> Picture | No
     except RasterioIOError:
         return None
     if ColorInterp.palette in raster.colorinterp:
-        raise ImageError(f"{name}: expected bands of colours or values, got a palette: save the image as RGB")
+        raise ImageError(f"{name}: expected bands of colours or values, got a palette; save the image as RGB")
     shape = (raster.height, raster.width, raster.count)
     picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, open_dataset()), selection)
     open_data_mask = (lambda _: RasterDataMask(name, open_dataset())) if _may_lack_data(raster) else None

@@ -68,7 +68,7 @@ class _Directories(RawIOBase):
         self._left -= size
         if size < 0 or self._left < 0:
             raise LimitError(
-                f"{self._name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of directories and tags, got more: save "
+                f"{self._name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of directories and tags, got more; save "
                 "the page to be scored as a file of its own, with larger tiles"
             )
         return self._stream.read(size)
@@ -109,7 +109,7 @@ class TiffImage:
         if decoded_whole and page.decoded_bytes > MAX_WHOLE_BYTES:
             raise LimitError(
                 f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file with the tag "
-                f"Orientation, got {page.decoded_bytes >> 20}: save it as a tiled TIFF file without rotation"
+                f"Orientation, got {page.decoded_bytes >> 20} MiB; save it as a tiled TIFF file without rotation"
             )
         is_transposed = self._is_reoriented and self.orientation > 4
         height, width = (page.width, page.height) if is_transposed else (page.height, page.width)
@@ -184,7 +184,7 @@ def _tiff_image(
         mask = _stored_page(name, selected.mask, 0) if selected.mask is not None else None
     except ValueError as error:
         raise ImageError(
-            f"{name}: expected a TIFF file of a supported kind, got {error}: save it as RGB or grey of 8 or 16 bits"
+            f"{name}: expected a TIFF file of a supported kind, got {error}; save it as RGB or grey of 8 or 16 bits"
         ) from None
     orientation = int(selected.page.tags.valueof(ORIENTATION, default=1))
     tested_bands = _tested_bands(page.bands, meaning.layout.alpha, bands)
@@ -200,11 +200,11 @@ def _stored_page(name: str, page: TiffPage, nodata: float) -> StoredPage:
     if compression not in NAMES:
         kind = getattr(page.compression, "name", f"number {compression}")
         raise ImageError(
-            f"{name}: expected a TIFF file with a supported compression, got {kind}: save it with Deflate or LZW"
+            f"{name}: expected a TIFF file with a supported compression, got {kind}; save it with Deflate or LZW"
         )
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
         raise ImageError(
-            f"{name}: expected a plane, got a TIFF volume of depth {page.imagedepth}: save one of its planes"
+            f"{name}: expected a plane, got a TIFF volume of depth {page.imagedepth}; save one of its planes"
         )
     height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     if page.is_tiled:
@@ -242,7 +242,7 @@ def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], 
     if math.prod(tile) * bands * itemsize > MAX_BLOCK_BYTES:
         raise LimitError(
             f"{name}: tile: expected at most {MAX_BLOCK_BYTES >> 20} MiB, got {tile[0]}×{tile[1]} pixels of {bands} "
-            f"bands of {itemsize} bytes: save it with smaller tiles"
+            f"bands of {itemsize} bytes; save it with smaller tiles"
         )
 
 

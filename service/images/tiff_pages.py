@@ -91,7 +91,7 @@ def select_page(name: str, tiff: TiffFile, number: int) -> SelectedPage:
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got only pages that are marked as reduced copies or "
-            "masks: choose one of them with page (in the command --page 1)"
+            "masks; choose one of them with page (in the command --page 1)"
         )
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0
@@ -106,7 +106,7 @@ def _numbered_page(name: str, entries: Iterator[PageEntry], number: int) -> Sele
     """Return the page with a number, counted from 1; raises ImageError if there is no such page."""
     if number > MAX_PAGE:
         raise LimitError(
-            f"{name}: page: expected at most {MAX_PAGE}, got {number}: save that page as a file of its own"
+            f"{name}: page: expected at most {MAX_PAGE}, got {number}; save that page as a file of its own"
         )
     pages = list(islice(entries, number))
     if number > len(pages):
@@ -125,7 +125,7 @@ def _entries(name: str, sequences: Iterable[Sequence[TiffPage]]) -> Iterator[Pag
         for number, page in enumerate(pages):
             if len(page.subifds or ()) > MAX_PAGES:
                 raise LimitError(
-                    f"{name}: expected at most {MAX_PAGES} SubIFDs in a page, got {len(page.subifds)}: save the page "
+                    f"{name}: expected at most {MAX_PAGES} SubIFDs in a page, got {len(page.subifds)}; save the page "
                     "to be scored as a file of its own"
                 )
             if page.offset in offsets:

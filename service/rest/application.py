@@ -145,7 +145,7 @@ class Inference:
         except LimitError as error:
             if call.answer_bytes is None or not error.of_answer:
                 raise
-            raise LimitError(f"{error}; as binary data, the answer may be larger: request binary_data") from None
+            raise LimitError(f"{error}; as binary data, the answer may be larger; request binary_data") from None
         return await self._json.run(partial(infer_answer, message, response), response.ByteSize())
 
 

@@ -78,7 +78,7 @@ class Viewer:
         """Receive an encoded file, score it and send the lines."""
         check_media_type(request, BINARY)
         if "content-encoding" in request.headers:
-            raise MediaTypeError("content-encoding: expected none, got one: send the file as it is")
+            raise MediaTypeError("content-encoding: expected none, got one; send the file as it is")
         query = score_query(request.query_params)
         if query.mask_bytes > self._limits.message_bytes:
             raise LimitError(f"mask: expected at most {self._limits.message_bytes} bytes, got {query.mask_bytes}")

@@ -142,7 +142,7 @@ class Calls:
         async def authenticated(call: Call) -> Value:
             call.client = call.record["client"] = identify()
             if is_draining:
-                raise DrainingError("the server is shutting down: ask another server, or retry later")
+                raise DrainingError("the server is shutting down; ask another server, or retry later")
             return await work(call)
 
         return await self.logged(call, authenticated)

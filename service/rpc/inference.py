@@ -36,8 +36,8 @@ from service.scoring.scorer import ScoringRequest
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
-NO_MEMORY = "shared memory is not supported: send tensors in messages"
-NO_UPLOAD = "models cannot be sent with a request: put the version's directory into the model repository"
+NO_MEMORY = "shared memory is not supported; send tensors in messages"
+NO_UPLOAD = "models cannot be sent with a request; put the version's directory into the model repository"
 Method = Callable[[Any, Call], Awaitable[Message]]
 NO_CHANGES = "models can be loaded and unloaded only on the admin port, which --admin opens"
 

@@ -44,7 +44,7 @@ def open_large(
         raise OptionError("path: expected no raw pixels with it, got both")
     if len(options.scales) > 1 or options.mask == OTSU:
         field = "mask_otsu" if options.mask == OTSU else "scales"
-        raise OptionError(f"{field}: expected none with raw rows, which can be read only once: send an encoded file")
+        raise OptionError(f"{field}: expected none with raw rows, which can be read only once; send an encoded file")
     return _rows(start, options, bridge)
 
 

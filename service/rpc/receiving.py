@@ -120,13 +120,13 @@ class Receiver:
 
 
 def _draining() -> DrainingError:
-    return DrainingError("the server is shutting down: ask another server, or retry later")
+    return DrainingError("the server is shutting down; ask another server, or retry later")
 
 
 def _not_small() -> BusyError:
     return BusyError(
         f"busy: expected a message of at most {SMALL_BYTES} bytes, as announced, within {SMALL_SECONDS:g} seconds "
-        "while other messages arrive, got a part of it or nothing: retry later",
+        "while other messages arrive, got a part of it or nothing; retry later",
         RETRY_SECONDS,
     )
 

@@ -62,4 +62,4 @@ def _as_busy_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BusyError(f"spool: the file cannot be written: {error.strerror}: retry later") from None
+        raise BusyError(f"spool: the file cannot be written: {error.strerror}; retry later") from None

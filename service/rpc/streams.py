@@ -51,7 +51,7 @@ class RequestStream(Generic[Request, Admitted]):
         finally:
             end.cancel()
         if draining.is_set():
-            raise DrainingError("the server is shutting down: send the requests without an answer to another server")
+            raise DrainingError("the server is shutting down; send the requests without an answer to another server")
         return count
 
     async def _enter(self, admitted: ExitStack) -> Admitted:

@@ -144,7 +144,7 @@ def _outputs(request: oip.ModelInferRequest, model: StoredModel) -> list[str]:
     for output in request.outputs:
         for name in output.parameters:
             if name.startswith("shared_memory"):
-                raise OptionError("outputs: shared memory is not supported: receive tensors in messages")
+                raise OptionError("outputs: shared memory is not supported; receive tensors in messages")
             if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name != AVERAGE):
                 raise OptionError(f"outputs: {output.name}: expected no parameter but {CLASSIFICATION} of {AVERAGE}")
         _classes(output)
@@ -157,7 +157,7 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[Open
         raise OptionError(f"inputs: expected {expected!r}, got {[tensor.name for tensor in request.inputs][:4]}")
     (tensor,) = request.inputs
     if any(name.startswith("shared_memory") for name in tensor.parameters):
-        raise OptionError(f"inputs: {tensor.name}: shared memory is not supported: send tensors in messages")
+        raise OptionError(f"inputs: {tensor.name}: shared memory is not supported; send tensors in messages")
     if tensor.datatype not in CONTENTS:
         raise OptionError(f"inputs: {tensor.name}: expected {', '.join(CONTENTS)}, got {tensor.datatype!r}")
     if len(tensor.shape) > MOST_LENGTHS:
@@ -250,7 +250,7 @@ def _stacked(grids: list[np.ndarray]) -> np.ndarray:
         if grid.shape[1:] != (rows, cols):
             raise ImageError(
                 f"inputs: expected images whose grids have the same size, as scores requires, got {rows}×{cols} and "
-                f"{grid.shape[1]}×{grid.shape[2]}: request only the average, or send each image in its own request"
+                f"{grid.shape[1]}×{grid.shape[2]}; request only the average, or send each image in its own request"
             )
     return np.stack(grids)
 

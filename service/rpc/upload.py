@@ -56,7 +56,7 @@ class Upload:
             )
         slow = self.received < limits.upload_rate * waited
         if self.draining.is_set() and (slow or pause >= DRAINING_SECONDS):
-            return DrainingError("the server is shutting down: send the image to another server")
+            return DrainingError("the server is shutting down; send the image to another server")
         if slow and waited >= limits.idle_seconds:
             return IdleError(
                 f"upload: expected at least {limits.upload_rate / 1024:g} KiB per second (min_upload_kib), got {got}; "

@@ -174,7 +174,7 @@ class RequestedOptions:
         """Raise OptionError for values that no model accepts."""
         if len(self.classes) > MAX_CLASSES:
             raise OptionError(
-                f"classes: expected at most {MAX_CLASSES} names, got {len(self.classes)}: leave classes out to get all"
+                f"classes: expected at most {MAX_CLASSES} names, got {len(self.classes)}; leave classes out to get all"
             )
         check_names(self.classes)
         if self.stride is not None and self.stride > MAX_STRIDE:

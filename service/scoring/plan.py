@@ -224,7 +224,7 @@ class _Planner:
             except ValueError as error:
                 failure = str(error)
         if not found:
-            raise LimitError(f"stride: {failure}: use a coarser stride, or a region")
+            raise LimitError(f"stride: {failure}; use a coarser stride, or a region")
         most = MAX_RELATIVE_EFFORT * min(mode.effort(tiles) for _, tiles in found)
         return next(plan for plan in found if mode.effort(plan[1]) <= most)
 
@@ -273,7 +273,7 @@ class _Planner:
     def _check_memory(self, needed: int) -> None:
         if needed > self.bounds.memory_bytes:
             raise LimitError(
-                f"memory: expected a plan of at most {self.bounds.memory_bytes >> 20} MiB, got {needed >> 20} MiB: "
+                f"memory: expected a plan of at most {self.bounds.memory_bytes >> 20} MiB, got {needed >> 20} MiB; "
                 "use a region, fewer classes, a coarser stride, only the highest scores (grid_as) or no grid"
             )
 

@@ -65,7 +65,7 @@ def _at_microns(picture: Picture, field: str, microns: float) -> ScoredSize:
     own = picture.optics.microns_per_pixel
     if own is None:
         raise ImageError(
-            f"{picture.name}: {field}: expected an image that states the size of its pixels in micrometres, got none: "
+            f"{picture.name}: {field}: expected an image that states the size of its pixels in micrometres, got none; "
             "use scales with a factor instead (in the command --scales 0.5x)"
         )
     return _scaled(picture, (own[0] / microns, own[1] / microns), f"its own {max(own):g} micrometres per pixel")

@@ -113,7 +113,7 @@ class Scorer:
         if request.options.min_agreement is not None and not self.registry.loader.has_full_precision:
             raise CapabilityError(
                 "min_agreement: expected a model in fp32, with which the agreement was measured, got a lower "
-                "precision: leave it out, or set precision to auto or fp32 where the model is loaded"
+                "precision; leave it out, or set precision to auto or fp32 where the model is loaded"
             )
         return served, model, resolve(model, request.options)
 
@@ -179,8 +179,8 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     size = tiles.cells * planned.options.cell_bytes + classes * CLASS_BYTES + RESPONSE_BYTES
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of "
-            f"{counted(classes, 'class')} are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer "
+            f"{planned.picture.name}: grid: expected at most {limit / MIB:.1f} MiB, got {size / MIB:.1f} MiB for "
+            f"{tiles.vertical.cells}×{tiles.horizontal.cells} cells of {counted(classes, 'class')}; name fewer "
             "classes, use a coarser stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends "
             "the grid row by row",
             of_answer=True,
@@ -192,8 +192,8 @@ def check_row(planned: PlannedImage, limit: int) -> None:
     size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: one row is {size / MIB:.1f} MiB, expected at most "
-            f"{limit / MIB:.1f}: name fewer classes, or use a coarser stride, grid_as or a region"
+            f"{planned.picture.name}: grid: expected rows of at most {limit / MIB:.1f} MiB, got {size / MIB:.1f} MiB; "
+            "name fewer classes, or use a coarser stride, grid_as or a region"
         )
 
 
@@ -201,9 +201,9 @@ def _check_memory(planned: PlannedImage, limit: int) -> None:
     """Raise LimitError if decoding and scoring together need more memory than one image may have."""
     if planned.bytes > limit:
         raise LimitError(
-            f"{planned.picture.name}: memory: expected a plan of at most {limit >> 20} MiB, got one of "
-            f"{planned.bytes >> 20}, of which decoding a {planned.picture.cost.kind} file holds "
-            f"{planned.decoding.held_bytes >> 20}: save it as a baseline JPEG, or as a tiled TIFF"
+            f"{planned.picture.name}: memory: expected a plan of at most {limit >> 20} MiB, got "
+            f"{planned.bytes >> 20} MiB, of which {planned.decoding.held_bytes >> 20} MiB are for decoding a "
+            f"{planned.picture.cost.kind} file; save it as a baseline JPEG, or as a tiled TIFF"
         )
 
 

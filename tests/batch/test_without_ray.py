@@ -21,7 +21,7 @@ def test_without_ray_the_job_does_not_begin(tmp_path: Path, monkeypatch: pytest.
     result = batch("images", "--engine", "ray", out="none")
     assert result.exit_code == 3
     assert result.stderr == (
-        "fullconv-batch: engine: expected the package ray for --engine ray, got none: pip install ray\n"
+        "fullconv-batch: engine: expected the package ray for --engine ray, got none; pip install ray\n"
     )
     assert not Path("none").exists()
 

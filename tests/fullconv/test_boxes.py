@@ -234,10 +234,10 @@ def test_answers_that_lack_scores(scorer: Scorer, answer: Answer, tmp_path: Path
     """Objects need the scores of every window and class, of each answer; a file needs a known suffix."""
     pixels = noise(90, 90, 1)
     for other in (scorer.score(pixels, model="digits"), scorer.score(pixels, model="digits", grid="top")):
-        with pytest.raises(RequestError, match=r"objects: expected every window's scores, got .*: score with grid"):
+        with pytest.raises(RequestError, match=r"objects: expected every window's scores, got .*; score with grid"):
             answer.objects(other)
     part = scorer.score(pixels, model="digits", grid=True, classes=["3"])
-    with pytest.raises(RequestError, match="grid: expected the scores of 11 classes for objects, got the scores of 1:"):
+    with pytest.raises(RequestError, match="grid: expected the scores of 11 classes for objects, got the scores of 1;"):
         part.objects(classes=["3"])
     with pytest.raises(RequestError, match=r"save: expected a file name that ends in \.geojson or \.csv, got"):
         answer.objects().save(tmp_path / "a.txt")

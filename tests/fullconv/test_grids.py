@@ -238,7 +238,7 @@ def test_zarr_needs_its_extra(image: Path, tmp_path: Path, monkeypatch: pytest.M
     """Without zarr one line says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
     printed = score(image, "--grid", tmp_path / "grid.zarr", status=3)
-    assert "grid: expected the package zarr for .zarr, got none: pip install zarr" in " ".join(printed.split())
+    assert "grid: expected the package zarr for .zarr, got none; pip install zarr" in " ".join(printed.split())
     assert not list(tmp_path.iterdir())
 
 

@@ -95,4 +95,4 @@ def test_images_without_a_georeference(tmp_path: Path) -> None:
     """The error says how to go on."""
     result = run(scene(tmp_path / "a.tif", [], ()), "--roi", "1,2,3,4", "--roi-crs", "image")
     assert result.exit_code == 3
-    assert "roi: expected an image with a georeference, got none: give --roi in pixels" in result.output
+    assert "roi: expected an image with a georeference, got none; give --roi in pixels" in result.output

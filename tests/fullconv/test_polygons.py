@@ -111,7 +111,7 @@ def test_merging_needs_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Without rasterio one line says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "rasterio.features", None)
     printed = score(PAGE, "--grid", tmp_path / "a.geojson", "--merge", status=3)
-    assert "merge: expected the package rasterio, got none: pip install rasterio" in printed
+    assert "merge: expected the package rasterio, got none; pip install rasterio" in printed
     assert not list(tmp_path.iterdir())
 
 

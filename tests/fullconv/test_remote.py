@@ -86,7 +86,7 @@ def test_invalid_options_are_refused(server: Server, options: Any, expected_mess
     [
         (None, "got NoneType"),
         ("a\0b", "cannot be read: embedded null byte"),
-        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "got 10800000000: use score_large"),
+        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "got 10800000000; use score_large"),
     ],
     ids=["none", "null", "huge"],
 )
@@ -275,15 +275,15 @@ def test_deadlines_end_retries() -> None:
 @pytest.mark.parametrize(
     ("details", "expected"),
     [
-        (f"{FAILING}Failed to connect to remote host: Connection refused", "(connection refused): start"),
-        (f"{FAILING}connection attempt timed out before receiving SETTINGS frame", "(timed out): check the address"),
-        (f"{FAILING}Failed to connect to remote host: No route to host", "(no route to the host): check the address"),
-        (f"{FAILING}Failed to connect to remote host: Network is unreachable", "(network unreachable): check"),
-        ("failed to connect to all addresses; last error: UNKNOWN: Connection refused", "(connection refused): start"),
-        ("errors resolving a:1: [field:hostname lookup error:Domain name not found]", "(name unknown): check"),
-        ("DNS resolution failed for a:1: C-ares status: connection refused", "(name unknown): check"),
-        ("Stream removed (Deadline Exceeded)", "(timed out): allow more time with timeout, or check the address"),
-        ("Deadline Exceeded", "(timed out): allow more time with timeout, or check the address"),
+        (f"{FAILING}Failed to connect to remote host: Connection refused", "(connection refused); start"),
+        (f"{FAILING}connection attempt timed out before receiving SETTINGS frame", "(timed out); check the address"),
+        (f"{FAILING}Failed to connect to remote host: No route to host", "(no route to the host); check the address"),
+        (f"{FAILING}Failed to connect to remote host: Network is unreachable", "(network unreachable); check"),
+        ("failed to connect to all addresses; last error: UNKNOWN: Connection refused", "(connection refused); start"),
+        ("errors resolving a:1: [field:hostname lookup error:Domain name not found]", "(name unknown); check"),
+        ("DNS resolution failed for a:1: C-ares status: connection refused", "(name unknown); check"),
+        ("Stream removed (Deadline Exceeded)", "(timed out); allow more time with timeout, or check the address"),
+        ("Deadline Exceeded", "(timed out); allow more time with timeout, or check the address"),
     ],
 )
 def test_servers_that_do_not_answer(details: str, expected: str) -> None:
@@ -313,7 +313,7 @@ def test_a_silent_server_is_named() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        expected = rf"server {re.escape(address)} does not answer \(timed out\): allow more time"
+        expected = rf"server {re.escape(address)} does not answer \(timed out\); allow more time"
         with Client(address, timeout=0.5) as client, pytest.raises(UnavailableError, match=expected):
             client.models()
         with pytest.raises(UnavailableError, match=expected):

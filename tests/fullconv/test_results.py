@@ -141,10 +141,10 @@ def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("options", "expected_message"),
     [
-        ({}, "expected every window's scores, got none: score with grid=True"),
+        ({}, "expected every window's scores, got none; score with grid=True"),
         (
             {"grid": "top"},
-            "expected every window's scores, got the highest scores of each window: score with grid=True",
+            "expected every window's scores, got the highest scores of each window; score with grid=True",
         ),
     ],
     ids=["none", "top"],
@@ -165,7 +165,7 @@ def test_heatmaps_of_missing_classes(scorer: Scorer, answer: Answer, tmp_path: P
     with pytest.raises(RequestError, match="expected labels of model 'digits' or 0 to 10, got 'cat'"):
         answer.heatmap("cat")
     part = scorer.score(noise(90, 90, 1), model="digits", grid=True, classes=["3"])
-    with pytest.raises(RequestError, match="expected the scores of all 11 classes, got the scores of 1: score without"):
+    with pytest.raises(RequestError, match="expected the scores of all 11 classes, got the scores of 1; score without"):
         part.heatmap()
     with pytest.raises(RequestError, match=r"expected a file name that ends in \.npz or .*, got '.*a\.txt'"):
         answer.save(tmp_path / "a.txt")
@@ -197,7 +197,7 @@ def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
             later = client.score(PAGE, model="digits", grid=True)
         asynchronous, model = asyncio.run(request_both(server.address))
     assert_array_equal(expected, np.asarray(later.heatmap()))  # the client has cached the description
-    message = r"this answer cannot request by itself: pass it, for example heatmap\(model=await client\.model\(name\)\)"
+    message = r"this answer cannot request by itself; pass it, for example heatmap\(model=await client\.model\(name\)\)"
     with pytest.raises(RequestError, match=message):
         asynchronous.heatmap()
     copied = pickle.loads(pickle.dumps(later))  # noqa: S301 (our own)
@@ -239,7 +239,7 @@ def test_notebooks_state_why_the_picture_is_missing(answer: Answer) -> None:
 def test_named_arrays_need_xarray(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without xarray, `to_xarray` raises an ImportError that says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "xarray", None)
-    with pytest.raises(ImportError, match="to_xarray: expected the package xarray, got none: pip install xarray"):
+    with pytest.raises(ImportError, match="to_xarray: expected the package xarray, got none; pip install xarray"):
         answer.to_xarray()
 
 

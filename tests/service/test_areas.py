@@ -155,7 +155,7 @@ REFUSED: list[tuple[Any, str]] = [
     (feature([[0, 0], [float("nan"), 0], [5, 5], [0, 0]]), "expected coordinates in pixels"),
     (feature(), "mask: polygon 1: expected an outline, got none"),
     (collection(feature(RING), {"type": "Feature", "geometry": {"type": "LineString", "coordinates": RING}}),
-     "mask: feature 2: expected a Polygon or a MultiPolygon, got 'LineString': export areas"),
+     "mask: feature 2: expected a Polygon or a MultiPolygon, got 'LineString'; export areas"),
     ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, "coordinates: expected rings of points"),
     ({"type": "Polygon"}, "coordinates: expected a list, got NoneType"),
     ({"type": "FeatureCollection", "features": [[feature(RING)]]}, "feature 1: expected an object, got a list"),

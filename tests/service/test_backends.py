@@ -297,10 +297,10 @@ def test_a_least_agreement_needs_fp32() -> None:
 @pytest.mark.parametrize(
     ("provider", "precision", "message"),
     [
-        ("openvino", "auto", r"provider: openvino is not installed: install the extra 'openvino'"),
-        ("cuda", "fp32", "provider: cuda is not installed: install onnxruntime-gpu in place of onnxruntime"),
-        ("auto", "bf16", r"precision: bf16 requires --provider openvino: install the extra 'openvino'"),
-        ("auto", "fp16", r"precision: fp16 requires --provider tensorrt: install onnxruntime-gpu in place of"),
+        ("openvino", "auto", r"provider: openvino is not installed; install the extra 'openvino'"),
+        ("cuda", "fp32", "provider: cuda is not installed; install onnxruntime-gpu in place of onnxruntime"),
+        ("auto", "bf16", r"precision: bf16 requires --provider openvino; install the extra 'openvino'"),
+        ("auto", "fp16", r"precision: fp16 requires --provider tensorrt; install onnxruntime-gpu in place of"),
         ("openvino", "fp16", "provider: openvino is not installed"),
         ("cpu", "bf16", "precision: expected fp32 with provider cpu on this machine, got bf16"),
     ],
@@ -321,7 +321,7 @@ def test_a_processor_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(MissingBackendError, match="expected fp32 with provider openvino on this machine, got bf16"):
         RequestedBackend("openvino", "bf16").backends()
     assert RequestedBackend("openvino").backends() == [OTHER_FP32]
-    with pytest.raises(MissingBackendError, match="bf16 requires --provider openvino: this processor lacks its"):
+    with pytest.raises(MissingBackendError, match="bf16 requires a processor with its instructions; leave it out"):
         RequestedBackend(precision="bf16").backends()
 
 

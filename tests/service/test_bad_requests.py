@@ -77,7 +77,7 @@ def bad_images() -> Refused:
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
             INVALID,
-            "grid: 1492×1492 cells of 11 classes are 93.4 MiB, expected at most 64.0",
+            "grid: expected at most 64.0 MiB, got 93.4 MiB for 1492×1492 cells of 11 classes; name fewer",
         ),
         "raw-dtype": (
             raw(dtype="float64"),
@@ -202,7 +202,7 @@ def test_unreachable_servers_are_exit_1() -> None:
     arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 1
-    assert "server 127.0.0.1:1 does not answer (connection refused): start fullconv-serve there" in result.stderr
+    assert "server 127.0.0.1:1 does not answer (connection refused); start fullconv-serve there" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

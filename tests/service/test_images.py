@@ -255,7 +255,7 @@ def test_other_element_types_are_refused(format_: str, name: str) -> None:
 def test_too_many_bands_are_refused() -> None:
     """An image of seven bands is refused for an RGB model, and the error says to choose bands."""
     data = pyvips.Image.new_from_array(noise(20, 20, 7)).copy(interpretation="multiband").write_to_buffer(".tif")
-    with pytest.raises(ImageError, match="expected the model's 3 bands, got 7 bands of uint8: choose"):
+    with pytest.raises(ImageError, match="expected the model's 3 bands, got 7 bands of uint8; choose"):
         opened(data).check_bands(RGB)
 
 

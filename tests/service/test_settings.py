@@ -53,7 +53,7 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("models: x\nviewer: 8502\n", "viewer: "),
         ("models: x\ntls_cert: a\n", "expected both or neither"),
         ("models: x\ntls_client_ca: a\n", "tls_client_ca: expected tls_cert"),
-        ("slots: 2\n", "models: expected a value, got none"),
+        ("slots: 2\n", "models: expected a value, got none; give --models DIR"),
         ("- models\n", "expected settings, 'name: value', got list"),
         ("models: [\n", "expected YAML"),
         ("models: 2001-99-99\n", "expected YAML: month must be in 1..12"),

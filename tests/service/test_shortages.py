@@ -42,7 +42,7 @@ def test_causes_are_shortages(cause: BaseException, resource_name: str) -> None:
     shortage = shortage_of(raised(cause))
     assert shortage is not None
     assert shortage.resource == resource_name
-    assert f"expected {resource_name} for this request, got too little: retry later" in str(shortage)
+    assert f"expected {resource_name} for this request, got too little; retry later" in str(shortage)
 
 
 @pytest.mark.parametrize("cause", [OSError(errno.ENOENT, "none"), RuntimeError("other"), ValueError()])

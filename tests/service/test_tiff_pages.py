@@ -64,7 +64,7 @@ def test_pages_after_the_limit_are_refused() -> None:
     """A page up to the limit can be chosen, a later one is refused without reading the file's pages."""
     data = chain(MAX_PAGE + 1)
     assert opened(data, MAX_PAGE).width == SIDE
-    with pytest.raises(LimitError, match=f"page: expected at most {MAX_PAGE}, got {MAX_PAGE + 1}: save that page as"):
+    with pytest.raises(LimitError, match=f"page: expected at most {MAX_PAGE}, got {MAX_PAGE + 1}; save that page as"):
         opened(data, MAX_PAGE + 1)
 
 
@@ -93,7 +93,7 @@ def test_many_inner_pages_are_refused(count: int) -> None:
     tags = TAGS | REDUCED | {330: (count, first + len(directory(TAGS | REDUCED | {330: 0}, 0)))}
     head = struct.pack("<4sI", b"II*\0", first) + bytes(SIDE * SIDE)
     data = head + inner + directory(tags, 0) + struct.pack("<I", START) * count
-    with pytest.raises(LimitError, match=f"at most {MAX_PAGES} SubIFDs in a page, got {count}: save the page to be"):
+    with pytest.raises(LimitError, match=f"at most {MAX_PAGES} SubIFDs in a page, got {count}; save the page to be"):
         opened(data)
 
 
@@ -105,7 +105,7 @@ def test_long_tags_are_not_read(tag: int, monkeypatch: pytest.MonkeyPatch) -> No
     data = head_of(TAGS | {tag: (count, START + len(directory(TAGS | {tag: 0}, 0)))}) + bytes(4 * count)
     tracemalloc.start()
     try:
-        with pytest.raises(LimitError, match="expected at most 1 MiB of directories and tags, got more: save"):
+        with pytest.raises(LimitError, match="expected at most 1 MiB of directories and tags, got more; save"):
             opened(data)
         assert tracemalloc.get_traced_memory()[1] < 1.5 * len(data)
     finally:

@@ -112,4 +112,4 @@ def test_geojson_that_is_no_areas(server: Server) -> None:
     mask = json.dumps({"type": "LineString", "coordinates": RING}).encode()
     reply = ask(server, path_of(mask="areas", mask_bytes=len(mask)), mask + PAGE, BINARY)
     assert (reply.status, reply.document["reason"]) == (400, "IMAGE_INVALID")
-    assert reply.document["error"].endswith("got 'LineString': export areas, not lines or points")
+    assert reply.document["error"].endswith("got 'LineString'; export areas, not lines or points")
