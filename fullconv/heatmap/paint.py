@@ -43,7 +43,7 @@ class Scale:
     """The value that is marked in the colour bar; None: no value is marked."""
 
     def levels(self, values: NDArray[np.floating]) -> NDArray[np.uint16]:
-        """Return the level of each value, NOTHING for NaN and for values below `least`."""
+        """Return the levels, in the shape of `values`: 0 to 255, and NOTHING for NaN and values below `least`."""
         share = np.nan_to_num((values - self.low) / (self.high - self.low), posinf=1, neginf=0)
         levels = (np.clip(share, 0, 1) * (LEVELS - 1)).round()
         return np.where(values >= self.least, levels, NOTHING).astype(np.uint16)

@@ -20,7 +20,7 @@ Edges = NDArray[np.float64]
 def suppress_by_class(
     boxes: Boxes, scores: NDArray[np.float32], classes: NDArray[np.int64], overlap: float
 ) -> NDArray[np.intp]:
-    """Return the positions of the boxes that are kept among the boxes of their class, the highest score first.
+    """Return the positions of the boxes that are kept among those of their class, (kept,), the highest score first.
 
     `scores` and `classes` are (boxes,); `overlap` is the largest intersection over union of two boxes that are kept.
     """
@@ -31,7 +31,10 @@ def suppress_by_class(
 
 
 def suppress(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -> NDArray[np.intp]:
-    """Return the positions of the boxes that are kept, the highest score first."""
+    """Return the positions of the boxes that are kept, (kept,), the highest score first.
+
+    `scores` are (boxes,); `overlap` is the largest intersection over union of two boxes that are kept.
+    """
     edges, sorted_as = _sorted_edges(boxes)
     begins, ends = edges[:2]
     firsts = np.searchsorted(np.maximum.accumulate(ends), begins, side="right")

@@ -27,7 +27,7 @@ class Executable(Protocol):
         """Length of the first dimension of the graph's first input; None if it may have any length."""
 
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
-        """Return the values of `outputs`, which belong to the caller.
+        """Return the values of `outputs`, each (batch, values, rows, cols), as arrays of the caller's own.
 
         Raises an error of the runtime if the run fails or is cancelled.
         """

@@ -56,7 +56,7 @@ class MaskImage:
         self._buffer = RowBuffer(self.rows)
 
     def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Return which windows lie wholly inside the mask."""
+        """Return which windows, (rows, cols), lie wholly inside the mask."""
         rows = _scale_spans(rows, self.shape[0], self.size[0])
         cols = _scale_spans(cols, self.shape[1], self.size[1])
         first = int(rows[0].min())
@@ -76,7 +76,7 @@ class Foreground:
     """Height and width of the image in pixels."""
 
     def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Return which windows contain foreground."""
+        """Return which windows, (rows, cols), contain foreground."""
         (down, across), (height, width) = self.thumbnail.shape, self.size
         return count_pixels(self.thumbnail, _scale_spans(rows, down, height), _scale_spans(cols, across, width)) > 0
 
@@ -89,7 +89,7 @@ class Intersection:
     second: Mask
 
     def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Return which windows both masks select."""
+        """Return which windows, (rows, cols), both masks select."""
         return self.first.select_windows(rows, cols) & self.second.select_windows(rows, cols)
 
 
