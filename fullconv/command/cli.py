@@ -81,7 +81,7 @@ def _score(line: CommandLine) -> None:
         task = ScoreTask(
             scorer, model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
         )
-        check_outputs(outputs, images)
+        check_outputs(outputs, images, line.mask)
         _check_probabilities(task)
         if inputs.skipped:
             typer.echo(

@@ -1,12 +1,13 @@
 """Checks of the names of outputs, before anything is scored."""
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import typer
 
 from fullconv.command.image_table import WRITERS
-from fullconv.command.outputs import STEM, Outputs
+from fullconv.command.outputs import STEM, Outputs, mask_path
 from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, HEATMAP_SUFFIXES, PAGE_SUFFIXES
 from fullconv.common.text import printable
 from fullconv.grids.zarr import is_grid
@@ -14,8 +15,11 @@ from fullconv.grids.zarr import is_grid
 OPTIONS = "--grid, --heatmap, --boxes, --html and --table"
 
 
-def check_outputs(outputs: Outputs, images: list[Path]) -> None:
-    """Exit with status 2 for unknown formats, and for outputs that would replace other outputs, images or folders."""
+def check_outputs(outputs: Outputs, images: list[Path], mask: str | None = None) -> None:
+    """Exit with status 2 for unknown formats, and for outputs that would replace other outputs, inputs or folders.
+
+    `mask` is the name of the masks, which may contain STEM.
+    """
     for name in outputs.names:
         if len(images) > 1 and STEM not in name:
             raise typer.BadParameter(
@@ -28,21 +32,26 @@ def check_outputs(outputs: Outputs, images: list[Path]) -> None:
     _check_suffixes("--table", [outputs.table] if outputs.table is not None else [], tuple(WRITERS))
     paths = list(outputs.all_paths(images))
     _check_distinct(paths)
-    known = {identity for image in images if (identity := _identity(image))}
+    masks = [] if mask in (None, "otsu") else [mask_path(mask, image) for image in images]
+    known = {identity for path in (*images, *masks) if (identity := _identity(path))}
     for path, _ in paths:
         if path.exists() and (not _may_be_replaced(path) or _identity(path) in known):
             raise typer.BadParameter(
-                f"expected a new file or an output to replace, got {printable(str(path))}, which is an image to score "
-                "or no regular file",
+                f"expected a new file or an output to replace, got {printable(str(path))}, which is an image or a "
+                "mask of this command, or no regular file",
                 param_hint=OPTIONS,
             )
 
 
 def _check_distinct(paths: Iterable[tuple[Path, str]]) -> None:
-    """Refuse two outputs of the same path; `paths` are their paths, and the images that they belong to."""
+    """Refuse two outputs of the same place; `paths` are their paths, and the images that they belong to.
+
+    A file that is a link is replaced itself, so that only links to folders are followed.
+    """
     owners: dict[Path, str] = {}
+    folder_of = cache(Path.resolve)  # there may be very many files in a folder
     for path, owner in paths:
-        place = path.absolute()
+        place = folder_of(path.parent) / path.name
         if place in owners:
             raise typer.BadParameter(
                 f"expected a different file for every image and output, got {printable(str(path))} for "
