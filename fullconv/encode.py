@@ -147,9 +147,7 @@ def _set_mask(message: scoring_pb2.ScoreOptions, mask: Any) -> None:  # noqa: AN
     if is_areas(mask):
         message.mask_areas.CopyFrom(areas_message(mask))
         return
-    if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
-        mask = mask.astype(np.uint8)
-    message.mask_image.CopyFrom(image_message(source_of(mask, "mask")))
+    message.mask_image.CopyFrom(image_message(source_of(mask, "mask", truth_values=True)))
 
 
 def _region(roi: Any) -> scoring_pb2.Region:  # noqa: ANN401

@@ -159,13 +159,19 @@ class ScoredPixels:
     """Counted from 1; empty: all."""
 
 
-def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 (whatever the caller gives)
+def source_of(
+    image: Any,  # noqa: ANN401 (whatever the caller gives)
+    label: str = "image",
+    *,
+    truth_values: bool = False,
+) -> ImageSource:
     """Turn an image, as a caller gives it, into a source; `label` names it in errors.
 
-    Files are not read, except for the header of a file of an array. Raises ImageError for an unknown kind of image.
+    Files are not read, except for the header of a file of an array. With `truth_values`, arrays of numpy may be
+    boolean, in memory and in files, and have the pixels 0 and 1. Raises ImageError for an unknown kind of image.
     """
     if isinstance(image, (str, os.PathLike)):
-        return _file_source(Path(image))
+        return _file_source(Path(image), truth_values=truth_values)
     if isinstance(image, bytes):
         return EncodedSource(image)
     if _is_pil(image):
@@ -173,7 +179,7 @@ def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 
     if hasattr(image, "read"):
         return _open_file_source(image, label)
     if hasattr(image, "shape") and hasattr(image, "dtype"):
-        return ArraySource(image, label=label)
+        return ArraySource(_numbers(image) if truth_values else image, label=label)
     raise ImageError(f"{label}: expected {EXPECTED}, got {type(image).__name__}")
 
 
@@ -182,20 +188,33 @@ def is_image_folder(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zarray"))
 
 
-def _file_source(path: Path) -> ImageSource:
+def _file_source(path: Path, *, truth_values: bool) -> ImageSource:
     """Return the pixels of a .npy file or of a Zarr array, which are not read yet; or any other file."""
     try:
-        if path.suffix == ".npy":
-            pixels: PixelArray = np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.suffix.lower() == ".npy":
+            pixels: PixelArray = np.lib.format.open_memmap(path, mode="r")
         elif is_image_folder(path):
             pixels = _open_zarr(path)
         else:
             return FileSource(path)
-    except PermissionError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageError(f"{path}: cannot be read as an array: {error}") from None
-    return ArraySource(pixels, encodable(path.name), str(path))
+    except ImageError:
+        raise
+    except Exception as error:  # the parsers of headers raise errors of unrelated classes for damaged files
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ImageError(
+            f"{path}: expected a complete array, got a damaged file: {str(error) or type(error).__name__}; copy the "
+            "file again from a complete original"
+        ) from None
+    return ArraySource(_numbers(pixels) if truth_values else pixels, encodable(path.name), str(path))
+
+
+def _numbers(pixels: PixelArray) -> PixelArray:
+    """Return a boolean array of numpy as 0 and 1; any other array unchanged."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype == np.bool_:
+        numbers: PixelArray = pixels.view(np.uint8)
+        return numbers
+    return pixels
 
 
 def _open_zarr(path: Path) -> PixelArray:

@@ -1,6 +1,7 @@
 """Arrays in memory and in files, with both clients and in this process."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from support.paths import ROOT
 from support.pictures import noise
 from support.servers import Server, running
+from typer.testing import CliRunner
 
 from fullconv import Answer, AsyncClient, Client, ImageError, Scorer
+from fullconv.command.cli import app
 
 MODELS = ROOT / "models"
 
@@ -79,8 +82,75 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
     assert {type(answer) for answer in many.values()} == {ImageError}
 
 
-def test_array_files_that_cannot_be_opened(server: Server, tmp_path: Path) -> None:
-    """A .npy file that holds no array is an ImageError before anything is sent."""
+HEADER = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
+
+
+def npy_file(header: str) -> bytes:
+    """Return a .npy file with any text in place of its header, and 100 bytes of pixels."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(100)
+
+
+DAMAGED = {
+    "text": b"no array",
+    "empty": b"",
+    "npz": b"PK\x03\x04 and more bytes",
+    "cut header": npy_file("{'descr': ("),
+    "no shape": npy_file("{'descr': '|u1'}"),
+    "shape of text": npy_file(HEADER % "'a', 'b'"),
+    "huge shape": npy_file(HEADER % f"{10**30}, 10"),
+    "negative shape": npy_file(HEADER % "-10, 10"),
+    "cut pixels": npy_file(HEADER % "20, 10"),
+    "objects": npy_file("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_array_files(tmp_path: Path, kind: str) -> None:
+    """A .npy file that holds no complete array is an ImageError with a way out."""
+    path = tmp_path / "damaged.npy"
+    path.write_bytes(DAMAGED[kind])
+    with pytest.raises(ImageError) as caught:
+        Scorer(MODELS).score(path, model="digits")
+    assert str(caught.value).startswith(f"{path}: expected a complete array, got a damaged file: ")
+    assert str(caught.value).endswith("; copy the file again from a complete original")
+
+
+def test_damaged_array_files_are_not_sent(server: Server, tmp_path: Path) -> None:
+    """A .npy file that holds no array is an ImageError of the clients before anything is sent."""
     (tmp_path / "text.npy").write_text("no array")
-    with pytest.raises(ImageError, match="cannot be read as an array"):
+    with pytest.raises(ImageError, match="expected a complete array, got a damaged file"):
         large(server, tmp_path / "text.npy")
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("metadata", ["[]", "", '{"zarr_format": 3, "node_type": "array"}'], ids=str)
+def test_damaged_zarr_arrays(tmp_path: Path, metadata: str) -> None:
+    """A Zarr array with damaged metadata is an ImageError."""
+    folder = tmp_path / "damaged.zarr"
+    folder.mkdir()
+    (folder / "zarr.json").write_text(metadata)
+    with pytest.raises(ImageError, match="expected a complete array, got a damaged file"):
+        Scorer(MODELS).score(folder, model="digits")
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "server"])
+def test_a_damaged_array_file_does_not_stop_a_folder(server: Server, tmp_path: Path, *, remote: bool) -> None:
+    """The other images of a folder are scored, and the damaged file has its error."""
+    (tmp_path / "a.npy").write_bytes(DAMAGED["huge shape"])
+    np.save(tmp_path / "b.npy", noise(80, 90, 1))
+    where = ["--server", server.address] if remote else ["--models", str(MODELS)]
+    result = CliRunner().invoke(app, [str(tmp_path), "--model", "digits", "--json", *where])
+    assert result.exit_code == 3
+    damaged, scored = json.loads(result.stdout)
+    assert "got a damaged file" in damaged["error"]
+    assert scored["image"]["name"] == "b.npy"
+
+
+def test_array_files_in_upper_case(tmp_path: Path) -> None:
+    """A file with the suffix .NPY is an array too, as folders list it."""
+    pixels = noise(80, 90, 1)
+    with (tmp_path / "scan.NPY").open("wb") as file:
+        np.save(file, pixels)
+    scorer = Scorer(MODELS)
+    expected = scorer.score(pixels, model="digits").average
+    np.testing.assert_array_equal(scorer.score(tmp_path / "scan.NPY", model="digits").average, expected)

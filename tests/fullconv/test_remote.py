@@ -102,11 +102,12 @@ def test_arrays_and_masks_by_path_and_by_value(server: Server, tmp_path: Path) -
     mask[:80] = True
     np.save(tmp_path / "image.npy", image)
     np.save(tmp_path / "mask.npy", mask.astype(np.uint8))
+    np.save(tmp_path / "truth.npy", mask)
     with Client(server.address) as client:
         answers = [
             client.score(one, model="digits", mask=other, grid=True)
             for one in (image, tmp_path / "image.npy")
-            for other in (mask, mask.astype(np.uint8) * 255, tmp_path / "mask.npy")
+            for other in (mask, mask.astype(np.uint8) * 255, tmp_path / "mask.npy", tmp_path / "truth.npy")
         ]
         for answer in answers:
             assert answer.scored == 2 * 4
