@@ -23,7 +23,8 @@ class FileOptions(TypedDict, total=False):
     grid_top: int
     """Number of classes of each window for grid_as="top". Default: 5."""
     threshold: float | None
-    """Tables and GeoJSON leave out windows whose highest value is smaller. Default: None, all windows."""
+    """Tables and GeoJSON leave out windows whose highest probability is smaller, also if they have scores; for models
+    without probabilities, whose highest score is smaller. Default: None, all windows."""
     merge: bool
     """Whether neighbouring windows with the same class become one polygon in .geojson. Default: False."""
     coordinates: CoordinatesName

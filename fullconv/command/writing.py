@@ -12,7 +12,7 @@ from fullconv.common.names import DEFAULT_TOP, GridAsName, GridName
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.description import ModelDescription
 from fullconv.grid import RowSink
-from fullconv.grids import cell_values, file_bytes, grid_file, held_kind, needs_model, values_file
+from fullconv.grids import cell_values, file_bytes, grid_file, needs_model, uses_softmax, values_file
 from fullconv.grids.cells import CellValues
 from fullconv.options import Options
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -103,9 +103,9 @@ class OutputWriter:
 
     def _uses_softmax(self, shown: ShownClasses) -> bool:
         """Return whether a file has probabilities that follow from the scores of all classes."""
-        outputs = self.outputs
-        kinds = [held_kind(name, shown.output.kind, outputs.files) for name in outputs.grids]
-        return SOFTMAX in [*kinds, *([shown.output.kind] if outputs.boxes or outputs.pages else [])]
+        outputs, kind = self.outputs, shown.output.kind
+        in_grids = any(uses_softmax(name, kind, outputs.files) for name in outputs.grids)
+        return in_grids or (kind == SOFTMAX and bool(outputs.boxes or outputs.pages))
 
     def _needs_all(self) -> bool:
         """Return whether a file needs scores of classes that the answer does not have."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fullconv.common.files import PAGE_SUFFIXES
+from fullconv.common.files import PAGE_SUFFIXES, TABLE_SUFFIXES
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
@@ -66,6 +66,15 @@ def held_kind(name: str, kind: str, options: FileOptions) -> str:
     return RAW if has_none or not needs_model(name, options) else kind
 
 
+def uses_softmax(name: str, kind: str, options: FileOptions) -> bool:
+    """Return whether a file, or its threshold, needs probabilities that follow from the scores of all classes.
+
+    `kind` is the kind of the model's scores.
+    """
+    has_threshold = options.get("threshold") is not None and name.lower().endswith(TABLE_SUFFIXES)
+    return kind == SOFTMAX and (has_threshold or held_kind(name, kind, options) == SOFTMAX)
+
+
 def cell_values(
     header: GridHeader,
     model: ModelDescription,
@@ -75,7 +84,8 @@ def cell_values(
 ) -> CellValues:
     """Describe what files hold of rows that `header` describes: the classes `chosen` of a model."""
     colours = {index: colour for index, colour in enumerate(model.colours) if colour}
-    return CellValues(header, model.output.kind, chosen, options or {}, colours, image)
+    kind = model.output.kind
+    return CellValues(header, kind, chosen, options or {}, colours, image, kind)
 
 
 def checked_values(
@@ -95,7 +105,7 @@ def checked_values(
     model = describe()
     if model.output.kind == RAW and options.get("grid_as") == "probability":
         raise RequestError(f"grid_as: expected scores, got probability, which model {model.name!r} does not have")
-    if held_kind(name, model.output.kind, options) == SOFTMAX and len(header.indices) < model.output.classes:
+    if uses_softmax(name, model.output.kind, options) and len(header.indices) < model.output.classes:
         raise RequestError(
             f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
             f"{len(header.indices)}; score without the option classes"

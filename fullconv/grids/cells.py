@@ -63,6 +63,8 @@ class CellValues:
     """The colour "#rrggbb" of classes that have one, by their indices."""
     image: ScoredPixels | None = None
     """The image, which may have a georeference. None: there is no georeference."""
+    model_kind: str = RAW
+    """The kind of the model's scores. If the file has scores, the probabilities for the threshold follow from it."""
 
     @cached_property
     def chosen_header(self) -> GridHeader:
@@ -157,13 +159,22 @@ class CellValues:
         else:
             values = self.of_all(rows)
             ranking = self.ranking(rows, 1, values)
-        row, col = np.nonzero(self.is_wanted(ranking))
+        row, col = np.nonzero(self.is_wanted(rows, ranking))
         return Cells(row + rows.first, col, ranking.winners[row, col], values[row, col])
 
-    def is_wanted(self, ranking: Ranking) -> NDArray[np.bool_]:
-        """Return whether windows were scored and reach the threshold, (rows, cols)."""
+    def is_wanted(self, rows: GridRows, ranking: Ranking) -> NDArray[np.bool_]:
+        """Return whether windows were scored and reach the threshold, (rows, cols).
+
+        The threshold is a probability also if the file has scores, unless the model has no probabilities.
+        """
         highest, threshold = ranking.values[..., 0], self.options.get("threshold")
-        return ~np.isnan(highest) if threshold is None else highest >= threshold
+        if threshold is None:
+            return ~np.isnan(highest)
+        if self.kind == RAW != self.model_kind:
+            columns = self._columns if rows.positions is None else [0]
+            scores = rows.scores.astype(np.float32, copy=False)
+            highest = probabilities(scores, self.model_kind)[..., columns].max(axis=-1)
+        return highest >= threshold
 
     def _half(self, scores: Scores) -> NDArray[np.float16]:
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:

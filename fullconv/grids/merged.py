@@ -35,7 +35,7 @@ def merged_file(path: Path, values: CellValues) -> Iterator[RowSink]:
 
         def write(rows: GridRows) -> None:
             ranking, part = values.ranking(rows, 1), slice(rows.first, rows.first + len(rows.scores))
-            is_wanted = values.is_wanted(ranking)
+            is_wanted = values.is_wanted(rows, ranking)
             winners[part][is_wanted] = ranking.winners[is_wanted, 0]
             highest[part][is_wanted] = ranking.values[is_wanted, 0]
 

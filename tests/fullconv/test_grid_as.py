@@ -260,18 +260,25 @@ def test_some_classes(image: Path, scores: NDArray[np.float32], tmp_path: Path) 
         assert grid["winners"].shape == (5, 8, 2)
 
 
-def test_the_threshold_of_highest_classes(image: Path, scores: NDArray[np.float32], tmp_path: Path) -> None:
-    """--threshold is compared with the values of the file: a probability, or with scores a score."""
-    best = softmax(scores).max(-1)[:, :6]
+@pytest.mark.parametrize("classes", [None, "background,3"], ids=["all classes", "two classes"])
+@pytest.mark.parametrize("grid_as", ["argmax", "scores", "top"])
+def test_the_threshold(
+    image: Path, scores: NDArray[np.float32], tmp_path: Path, grid_as: str, classes: str | None
+) -> None:
+    """--threshold is compared with the highest probability among the classes of the file, also if it has scores."""
+    columns = [NAMES.index(name) for name in (classes.split(",") if classes else NAMES)]
+    best = softmax(scores)[..., columns].max(-1)[:, :6]
     limit = float(np.median(best))
-    options = (image, *masked(image), "--threshold", limit)
-    local(*options, "--grid", tmp_path / "grid.csv", "--grid-as", "argmax")
-    _, rows = lines(tmp_path / "grid.csv")
-    assert_array_equal(np.array([row[1] for row in rows], np.float32), best[best >= limit])
-    limit = float(np.median(scores[:, :6].max(-1)))
-    local(*options[:-1], limit, "--grid", tmp_path / "grid.csv", "--grid-as", "scores")
-    _, rows = lines(tmp_path / "grid.csv")
-    assert 0 < len(rows) == np.count_nonzero(scores[:, :6].max(-1) >= limit) < 30
+    chosen = ("--classes", classes) if classes else ()
+    path = tmp_path / "grid.csv"
+    local(image, *masked(image), *chosen, "--threshold", limit, "--grid", path, "--grid-as", grid_as)
+    _, rows = lines(path)
+    kept = scores[:, :6][best >= limit]
+    assert 0 < len(rows) == len(kept) < 30
+    if grid_as == "scores":
+        assert_array_equal(np.array(rows, np.float32), kept[:, columns])
+    else:
+        assert_array_equal(np.array([row[1] for row in rows], np.float32), best[best >= limit])
 
 
 @pytest.mark.parametrize("kind", [SIGMOID, RAW])
