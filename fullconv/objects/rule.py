@@ -52,7 +52,13 @@ class ObjectRule:
 
 
 def object_rule(model: ModelDescription, options: ObjectOptions) -> ObjectRule:
-    """Apply options to a model; raises RequestError, which names the option, for a value that the model cannot have."""
+    """Apply options to a model; raises RequestError, which names the option, for a value that the model cannot have.
+
+    Raises TypeError for an unknown option.
+    """
+    known, unknown = ObjectOptions.__annotations__, set(options) - set(ObjectOptions.__annotations__)
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(known)}, got {', '.join(sorted(unknown))}")
     return ObjectRule(
         classes=_classes(model, options.get("classes", ())),
         threshold=_threshold(model, options.get("threshold")),

@@ -341,3 +341,10 @@ def test_a_model_without_boxes(model: ModelDescription) -> None:
     """The refusal says that the model has no output that can hold boxes."""
     with pytest.raises(RequestError, match="with 4 values, but it has none; got 'offsets'"):
         object_rule(with_output(model, SIGMOID, 2), {"box_output": "offsets"})
+
+
+def test_unknown_options(model: ModelDescription) -> None:
+    """An unknown option is a TypeError, as for `score` and `save`, which names the known options."""
+    options: Any = {"threshhold": 0.9, "overlap": 0.3}
+    with pytest.raises(TypeError, match=r"^expected options among classes, threshold, .*, got threshhold$"):
+        find_objects(model, [], **options)
