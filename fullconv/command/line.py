@@ -8,6 +8,7 @@ import typer
 
 from fullconv.command.connection import ConnectionLine, open_scorer
 from fullconv.command.output_options import OutputLine
+from fullconv.command.parsing import image_name
 from fullconv.common.names import PrecisionName, ProviderName
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class CommandLine(ConnectionLine, OutputLine):
         list[Path] | None,
         typer.Argument(
             metavar="IMAGE",
-            readable=False,  # an image that cannot be read does not stop the others
+            parser=image_name,
             help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr; folders of such files, with their sub-folders; "
             "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
         ),

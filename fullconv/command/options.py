@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fullconv.command.map_region import MapRegion
-from fullconv.command.parsing import band_numbers, class_names, map_region, region, scale_names
+from fullconv.command.parsing import band_numbers, class_names, folder_name, map_region, region, scale_names
 from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.options import DEFAULTS, Options
@@ -39,7 +39,11 @@ class ScoringLine:
     ] = None
     models: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Directory of the models to score with in this process. Default: models."),
+        typer.Option(
+            metavar="DIR",
+            parser=folder_name,
+            help="Directory of the models to score with in this process. Default: models.",
+        ),
     ] = None
     stride: Annotated[
         int | None,
@@ -181,6 +185,8 @@ class ScoringLine:
             )
         if self.roi_crs is not None and self.roi is None:
             raise typer.BadParameter("expected --roi with it, got none", param_hint="--roi-crs")
+        if self.mask == "":
+            raise typer.BadParameter("expected a file or otsu, got an empty name", param_hint="--mask")
         self._check_resolution()
 
     def _check_resolution(self) -> None:

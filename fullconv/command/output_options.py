@@ -10,7 +10,7 @@ import typer
 
 from fullconv.command.grid_options import GridLine
 from fullconv.command.outputs import Outputs
-from fullconv.command.parsing import class_names
+from fullconv.command.parsing import class_names, folder_name
 from fullconv.command.style import style_of
 from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
@@ -129,7 +129,7 @@ class OutputLine(GridLine):
         Path | None,
         typer.Option(
             metavar="DIR",
-            file_okay=False,
+            parser=folder_name,
             help="Write outputs whose names have no folder into this folder, which is made if it does not exist. The "
             "outputs of an image in a sub-folder go into a sub-folder of the same name. Default: the current folder.",
         ),
@@ -178,6 +178,8 @@ class OutputLine(GridLine):
             *(self.html or ()),
             *([self.table] if self.table is not None else ()),
         ]
+        if self.output_dir is not None and self.output_dir.is_file():
+            raise typer.BadParameter(f"expected a folder, got the file {self.output_dir}", param_hint="--output-dir")
         if self.output_dir is not None and all("/" in name for name in names):
             raise typer.BadParameter(
                 "expected --grid, --heatmap, --boxes, --html or --table with it, with a name without a folder; got "

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import typer
 
@@ -11,6 +12,20 @@ from fullconv.errors import RequestError
 
 BAND = re.compile("[1-9][0-9]{0,3}")
 ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
+
+
+def image_name(text: str) -> Path:
+    """Parse an argument; exit status 2 for an empty name, which as a path would stand for the current folder."""
+    if not text:
+        raise typer.BadParameter("expected a file, a folder or a pattern, got an empty name")
+    return Path(text)
+
+
+def folder_name(text: str) -> Path:
+    """Parse the name of a folder, which need not exist; exit status 2 for an empty name."""
+    if not text:
+        raise typer.BadParameter("expected a folder, got an empty name")
+    return Path(text)
 
 
 def class_names(classes: str | None) -> list[str]:

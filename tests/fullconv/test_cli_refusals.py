@@ -128,6 +128,10 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--token", "/nowhere"], 3, "token: /nowhere cannot be read"),
         (["--model", "digits", "--nonsense", "4"], 2, "No such option"),
         (["--model", "digits", "--grid", "/nowhere/grid.npz"], 3, "/nowhere"),
+        (["--model", "digits", ""], 2, "expected a file, a folder or a pattern, got an empty name"),
+        (["--model", "digits", "--mask", ""], 2, "--mask: expected a file or otsu, got an empty name"),
+        (["--model", "digits", "--output-dir", ""], 2, "expected a folder, got an empty name"),
+        (["--model", "digits", "--models", ""], 2, "expected a folder, got an empty name"),
         ([], 2, "--model"),
     ],
 )

@@ -184,7 +184,7 @@ def test_outputs_of_the_same_path_are_refused(arguments: list[str], first: str, 
             ["--output-dir", "out", "--grid", "x/{stem}.npz"],
             "--output-dir: expected --grid, --heatmap, --boxes, --html or --table with",
         ),
-        (["--output-dir", "scans/page.png", "--table", "table.csv"], "is a file"),
+        (["--output-dir", "scans/page.png", "--table", "table.csv"], "expected a folder, got the file"),
     ],
 )
 def test_wrong_options_are_exit_2(scans: Path, options: list[str], message: str) -> None:
