@@ -7,6 +7,7 @@ from typing import Any
 
 from fullconv.common.text import printable
 from fullconv.description import ModelDescription
+from fullconv.encode import scale_message
 from fullconv.errors import ImageError, UnavailableError
 from fullconv.grid import ImageInfo
 from fullconv.images import ArraySource, ImageSource, source_of
@@ -39,18 +40,23 @@ def goes_in_parts(image: Path, options: Options, describe: Describe) -> bool:
 
 
 def _is_large(image: Path, source: ImageSource, options: Options, describe: Describe) -> bool:
-    """Return whether the image, or its answer, exceeds half a message, or the image has many pixels."""
+    """Return whether the image, or its answer, exceeds half a message, or the image has many pixels.
+
+    With a resolution, the number of scored pixels depends on the resolution of the file, which is not known here.
+    """
     model = describe()
     if isinstance(source, ArraySource):
-        size, pixels = source.size, math.prod(source.shape[:2])
+        size, shape = source.size, source.shape[:2]
     elif image.is_file():
         try:
-            size, pixels = image.stat().st_size, _pixels_of(image)
+            size, shape = image.stat().st_size, _shape_of(image)
         except OSError:
             return False  # the attempt to score the image reports the reason
     else:
         return False  # a pipe, which can be read once only
-    scored = pixels * _largest_factor(options) ** 2
+    if "mpp" in options or "magnification" in options:
+        return True
+    scored = math.prod(shape) * _largest_factor(options, shape) ** 2
     stride = options.get("stride")
     cells = scored / (stride**2 if stride else math.prod(model.stride)) if options.get("grid") else 0
     further = sum(output.values for output in model.output.further)
@@ -58,10 +64,11 @@ def _is_large(image: Path, source: ImageSource, options: Options, describe: Desc
     return max(size, answer) > model.limits.message_bytes / 2 or scored > LARGE_PIXELS
 
 
-def _largest_factor(options: Options) -> float:
-    """Return the largest factor by which the image is enlarged, at least 1."""
-    factors = (str(scale) for scale in options.get("scales", ()))
-    return max([1.0, *(float(factor[:-1]) for factor in factors if factor.endswith("x"))])
+def _largest_factor(options: Options, shape: tuple[int, int]) -> float:
+    """Return the largest factor by which an image (height, width) is enlarged, at least 1."""
+    scales = [scale_message(scale) for scale in options.get("scales", ())]
+    side = max(1, min(shape))  # 0: the size is not known
+    return max([1.0, *(scale.factor or scale.shorter_side / side for scale in scales)])
 
 
 def check_size(image: Path, scored: ImageInfo) -> None:
@@ -80,10 +87,10 @@ def check_size(image: Path, scored: ImageInfo) -> None:
         )
 
 
-def _pixels_of(path: Path) -> int:
-    """Return the number of pixels in an image's header; 0 if libvips does not know the file. Raises OSError."""
+def _shape_of(path: Path) -> tuple[int, int]:
+    """Return height and width in an image's header; zeros if libvips does not know the file. Raises OSError."""
     header = _header_of(path)
-    return 0 if header is None else int(header.width * header.height)
+    return (0, 0) if header is None else (int(header.height), int(header.width))
 
 
 def _header_of(path: Path) -> Any:  # noqa: ANN401 (an image of libvips, which has no types)
