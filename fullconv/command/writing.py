@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fullconv.answer import Answer
+from fullconv.command.console import print_error
 from fullconv.command.outputs import Outputs
 from fullconv.common.names import DEFAULT_TOP, GridAsName, GridName
 from fullconv.common.probabilities import RAW, SOFTMAX
@@ -73,7 +75,10 @@ class OutputWriter:
 
             paths = outputs.paths_for(outputs.heatmaps, image)
             shown = self._shown_by(planned.version)
-            yield heatmap_files(paths, planned.header, shown, planned.pixels, outputs.style, drawing)
+            report = partial(_report_unread, image)
+            yield heatmap_files(
+                paths, planned.header, shown, planned.pixels, outputs.style, drawing, report_unread=report
+            )
 
     def sizes(self, image: Path, planned: Answer) -> dict[str, int | None]:
         """Return the bytes of the uncompressed values or pixels in each file of an image; None: not known yet."""
@@ -129,3 +134,8 @@ class OutputWriter:
             return CellValues(planned.header, RAW, planned.header.indices, self.outputs.files)
         chosen = self._shown_by(planned.version).chosen
         return cell_values(planned.header, self.model(planned.version), chosen, self.outputs.files, planned.pixels)
+
+
+def _report_unread(image: Path, reason: str) -> None:
+    """Print that the heatmap of an image has no background, and the reason, which begins with the image's name."""
+    print_error(f"{image}: heatmap: {reason.removeprefix(f'{image.name}: ')}; the background is white")

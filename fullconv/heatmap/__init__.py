@@ -9,7 +9,7 @@ legend.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -43,18 +43,21 @@ MIN_OUTLINE = 5
 
 
 @contextmanager
-def heatmap_files(
+def heatmap_files(  # noqa: PLR0913 (what is drawn, and two functions that report)
     paths: Sequence[Path],
     header: GridHeader,
     shown: ShownClasses,
     pixels: ScoredPixels,
     style: HeatmapStyle = DEFAULT_STYLE,
     progress: Progress = lambda *_: None,
+    *,
+    report_unread: Callable[[str], object] = lambda _: None,
 ) -> Iterator[RowSink]:
     """Yield the function that takes the rows of the grid, then draw the heatmap and write it into each file.
 
     The paths' suffixes are of `fullconv.common.files.HEATMAP_SUFFIXES`. `progress` is called while a TIFF file is
-    written. Raises OutputError, and what `progress` raises.
+    written; `report_unread` is called with the reason if the image cannot be read again. Raises OutputError, and what
+    `progress` raises.
     """
     heatmaps = {tiff: heatmap_for(header, shown, pixels, style, tiff=tiff) for tiff in set(map(is_tiff, paths))}
     with ExitStack() as stack:
@@ -62,6 +65,8 @@ def heatmap_files(
         yield lambda rows: _add_rows(heatmaps.values(), rows)
         for file, path in zip(files, paths, strict=True):
             heatmaps[is_tiff(path)].write(file, path, progress)
+        for reason in sorted({heatmap.unread for heatmap in heatmaps.values() if heatmap.unread}):
+            report_unread(reason)
 
 
 def heatmap_for(

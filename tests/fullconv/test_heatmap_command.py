@@ -1,8 +1,10 @@
 """`fullconv-score --heatmap` with real models draws the right picture, and does not change the answer."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +224,17 @@ def test_suffixes_may_be_of_any_case(tmp_path: Path, suffix: str) -> None:
     assert result.returncode == 0, result.stderr
     magic = {".NPZ": b"PK", ".Png": b"\x89PNG", ".JPEG": b"\xff\xd8\xff", ".WebP": b"RIFF"}[suffix]
     assert out.read_bytes().startswith(magic)
+
+
+def test_a_heatmap_of_a_pipe_has_a_remark(tmp_path: Path) -> None:
+    """If the image cannot be read again, the heatmap is white, and standard error says so once."""
+    pipe, pictures = tmp_path / "pipe", [tmp_path / "a.png", tmp_path / "a.tif"]
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(png(noise(90, 111, 1)),))
+    writer.start()
+    result = score(pipe, *DIGITS, *[part for each in pictures for part in ("--heatmap", each)])
+    writer.join()
+    assert result.returncode == 0, result.stderr
+    expected = "cannot be read again: expected a file, got a pipe or a folder; the background is white"
+    assert result.stderr.splitlines() == [f"fullconv-score: {pipe}: heatmap: {expected}"]
+    assert all(each.exists() for each in pictures)
