@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
 from service.scoring.grid import BandGrid, GridRows
 from service.scoring.modes import Submit
+from service.scoring.nonfinite import first_nonfinite, nonfinite_pixels
 from service.scoring.options import AverageOf
 from service.scoring.plan import View
 from service.scoring.planned import PlannedImage
@@ -94,6 +96,7 @@ class BandScoring:
         self.skipped = band.tile_count - len(tiles)
         """Number of tiles without a cell to score."""
         self._batches = list(_batches(tiles, band.view.batch))
+        self._nonfinite = nonfinite_pixels(strip)
         before = time.monotonic()
         self._results = planned.plan.mode.run(submit, (_cut(band, batch, strip) for batch in self._batches))
         stopwatch.compute += time.monotonic() - before  # an engine in this thread runs tiles as they are submitted
@@ -147,17 +150,35 @@ class BandScoring:
 
     def _average(self, row: AxisTile, col: AxisTile, kept: Scores) -> None:
         """Add the cells of a tile that are scored to the mean. Raises ImageError for scores that are not finite."""
-        planned, wanted, cells = self._planned, self._band.wanted, (self._band.rows_of(row), col.cells)
+        wanted, cells = self._band.wanted, (self._band.rows_of(row), col.cells)
         scored = kept if wanted is None else kept[wanted[cells]]
         if not np.isfinite(scored).all():
-            raise ImageError(
-                f"{planned.picture.name}: model {planned.model.name!r} gives values that are NaN or infinite, among "
-                f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
-            )
+            is_bad = np.asarray(~np.isfinite(kept).all(axis=-1))
+            self._refuse(row, col, is_bad if wanted is None else is_bad & wanted[cells])
         means = self.means[col.mirrored]
         means.all.add(self._averaged(scored))
         for mean, inside in zip(means.areas, self._band.in_areas, strict=True):
             mean.add(self._averaged(kept[inside[cells]]))
+
+    def _refuse(self, row: AxisTile, col: AxisTile, is_bad: NDArray[np.bool_]) -> NoReturn:
+        """Raise ImageError for scores of a tile that are not finite; `is_bad` says which of its cells have them."""
+        planned, view = self._planned, self._band.view
+        if self._nonfinite is None:
+            raise ImageError(
+                f"{planned.picture.name}: model {planned.model.name!r} gives values that are NaN or infinite, among "
+                f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
+            )
+        at_row, at_col = np.argwhere(is_bad)[0]
+        begin, size = self._band.axis.pixels[0], planned.model.spec.window
+        top = int(view.tile_plan.vertical.positions[row.cells][at_row]) - begin
+        left = int(view.tile_plan.horizontal.positions[col.cells][at_col])
+        found = first_nonfinite(self._nonfinite, top, left, (size.height, size.width))
+        x = found.x * planned.picture.width // view.width
+        y = (found.y + begin) * planned.picture.height // view.height
+        raise ImageError(
+            f"{planned.picture.name}: expected finite pixels, got {found.name} at x {x}, y {y}; leave such pixels out "
+            "with mask (in the command --mask)"
+        )
 
     def _averaged(self, scores: Scores) -> Scores:
         """Return what is averaged of scores (..., values): scores or probabilities of all classes."""

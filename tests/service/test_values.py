@@ -215,3 +215,21 @@ def test_scaled_images_keep_16_bits(network: Network, models: Path, tmp_path: Pa
     halved = np.stack([np.asarray(band.resize((60, 60), Image.Resampling.BILINEAR)) for band in bands], axis=-1)
     assert grid is not None
     assert_allclose(grid, truth(network, halved), atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["dense", "crops"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_pixels_that_are_not_finite(models: Path, values: np.ndarray, value: float, mode: Any) -> None:  # noqa: ANN401
+    """An array with NaN or infinity is refused with the position of the pixel; with a mask, it is scored."""
+    scorer = Scorer(models)
+    if scorer.model("reflectance").input.dtype != "float32":
+        return  # integers are finite
+    pixels = values[:, EMPTY:].astype(np.float32)
+    pixels[41, 37, 2] = value
+    expected_message = f"expected finite pixels, got {'NaN' if np.isnan(value) else 'infinity'} at x 37, y 41; leave "
+    with pytest.raises(ImageError, match=expected_message):
+        scorer.score(pixels, model="reflectance", mode=mode, flip=True)
+    mask = np.asarray(np.isfinite(pixels).all(axis=-1))
+    answer = scorer.score(pixels, model="reflectance", mode=mode, grid=True, mask=mask)
+    assert answer.grid is not None
+    assert 0 < answer.scored == np.count_nonzero(np.isfinite(answer.grid[..., 0])) < answer.grid[..., 0].size
