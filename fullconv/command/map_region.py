@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.errors import ImageError
-from fullconv.grids.georeference import MapCoordinates, map_coordinates
+from fullconv.grids.georeference import MapCoordinates, map_coordinates, scored_page
 from fullconv.images import FileSource, ScoredPixels
 
 OWN = "image"
@@ -88,5 +88,5 @@ def _size(path: Path, page: int) -> tuple[int, int]:
     from tifffile import TiffFile  # noqa: PLC0415 (only for maps)
 
     with TiffFile(path) as file:
-        directory = file.pages[max(0, page - 1)]
+        directory = scored_page(file, page)
         return int(directory.imagewidth), int(directory.imagelength)

@@ -7,13 +7,17 @@ tie points, which describe no affine transformation, have no georeference here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.images import FileSource, ScoredPixels
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
 
 SCALE, TIE_POINT, TRANSFORMATION = 33550, 33922, 34264
 KEYS = {34735: "H", 34736: "d", 34737: "s"}
@@ -24,6 +28,10 @@ PROJECTED, GEOGRAPHIC, USER_DEFINED = 3072, 2048, 32767
 """The keys that name a coordinate system by its code of EPSG, and the value for a system without a code."""
 WGS84 = 4326
 HALF = 0.5
+REDUCED, MASK = 1, 4
+"""Bits of the tag NewSubfileType."""
+MAX_PAGES = 1000
+"""Largest number of pages among which the scored page is sought."""
 
 ExtraTag = tuple[int, str, int, Any, bool]
 """A tag as tifffile writes it: code, type, number of values, values, and whether only the first page has it."""
@@ -92,10 +100,23 @@ def _tags(path: Path, page: int) -> Mapping[int, Any]:
     wanted = (SCALE, TIE_POINT, TRANSFORMATION, *KEYS)
     try:
         with TiffFile(path) as file:
-            directory: Any = file.pages[max(0, page - 1)]
+            directory = scored_page(file, page)
             return {code: directory.tags[code].value for code in wanted if code in directory.tags}
     except Exception:  # tifffile raises errors of unrelated classes; the service reports files that cannot be read
         return {}
+
+
+def scored_page(file: "TiffFile", page: int) -> Any:  # noqa: ANN401 (a page of tifffile)
+    """Return the page of a TIFF file that is scored: page `page`, counted from 1, or for 0 the largest page.
+
+    Pages that are marked as reduced copies or masks count only if there are no other pages; of several pages of the
+    same size, the first counts. Raises what tifffile raises for damaged files.
+    """
+    if page:
+        return file.pages[page - 1]
+    pages: list[Any] = [*islice(file.pages, MAX_PAGES)]
+    complete = [each for each in pages if not each.subfiletype & (REDUCED | MASK)]
+    return max(complete or pages, key=lambda each: each.imagewidth * each.imagelength)
 
 
 def _transformation(tags: Mapping[int, Any]) -> NDArray[np.float64] | None:

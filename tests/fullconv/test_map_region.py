@@ -96,3 +96,28 @@ def test_images_without_a_georeference(tmp_path: Path) -> None:
     result = run(scene(tmp_path / "a.tif", [], ()), "--roi", "1,2,3,4", "--roi-crs", "image")
     assert result.exit_code == 3
     assert "roi: expected an image with a georeference, got none; give --roi in pixels" in result.output
+
+
+def with_copy_first(path: Path) -> Path:
+    """Write a GeoTIFF whose first page is a reduced copy without a georeference."""
+    pixels = noise(300, 420, 1)[..., 0]
+    keys: list[Any] = [*PLACED, (34735, "H", len(UTM), UTM, True)]
+    layout: Any = {"photometric": "minisblack", "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(pixels[::4, ::4], subfiletype=1, **layout)
+        tiff.write(pixels, extratags=keys, **layout)
+    return path
+
+
+def test_the_georeference_is_that_of_the_scored_page(tmp_path: Path) -> None:
+    """If a reduced copy is the first page, the page of full resolution gives the region and the place of the raster."""
+    plain, other = scene(tmp_path / "a.tif", PLACED), with_copy_first(tmp_path / "b.tif")
+    region = MapRegion((500_010, 4_999_950, 500_060, 4_999_990), "image")
+    assert region.pixels(other, 0) == region.pixels(plain, 0)
+    tags: list[dict[int, Any]] = []
+    for path in (plain, other):
+        result = run(path, "--grid", str(tmp_path / "grid.tif"))
+        assert result.exit_code == 0, result.stderr
+        with tifffile.TiffFile(tmp_path / "grid.tif") as grid:
+            tags.append({code: grid.pages[0].tags[code].value for code in (34264, 34735)})
+    assert tags[0] == tags[1]
