@@ -82,7 +82,7 @@ class ScoreTask:
                 if table is not None:
                     table.add(position, image, result)
                 if not isinstance(result, Answer):
-                    print_error(self._located(image, result))
+                    print_error(self._located(image, result, alone=len(images) == 1))
                 elif not quiet:
                     self._print(image, result, document)
                 shown.finish_image()
@@ -117,12 +117,18 @@ class ScoreTask:
             "outputs": [{"path": encodable(path), "bytes": size} for path, size in sizes.items()],
         }
 
-    def _located(self, image: Path, error: Exception) -> str:
-        """Return a message that names an image that was found by its path, since names may occur in many folders."""
-        message = str(error)
-        if image not in self.outputs.folders or message.startswith(str(image)):
+    def _located(self, image: Path, error: Exception, *, alone: bool) -> str:
+        """Return a message that names its image, unless the image is `alone`.
+
+        An image that was found is named by its path, since names may occur in many folders.
+        """
+        message, prefix = str(error), f"{encodable(image.name)}: "
+        if message.startswith(str(image)):
             return message
-        return f"{image}: {message.removeprefix(f'{image.name}: ')}"
+        if image in self.outputs.folders:
+            return f"{image}: {message.removeprefix(prefix)}"
+        is_named = alone or not isinstance(error, ImageError) or message.startswith(prefix)
+        return message if is_named else f"{image}: {message}"
 
     def _print(self, image: Path, answer: Answer, document: dict[str, Any]) -> None:
         """Print an answer, or a plan, as a table; an image that was found is named by its path."""

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pyvips
 from support.command_line import COMMAND, MODELS, run, score
@@ -186,3 +187,28 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 1
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected_message"),
+    [
+        (["--roi", "0,0,100,90"], "region: expected pixels inside the image of 80×90"),
+        (["--mask", "mask.png"], "mask: expected the image's size, 80×90 pixels"),
+        (["--mask", "{stem}-mask.png"], "small-mask.png: cannot be read: No such file"),
+    ],
+    ids=["region", "mask size", "no mask"],
+)
+def test_errors_of_options_name_the_image(
+    image: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected_message: str
+) -> None:
+    """Of several images, the error of an option's value for one image begins with the name of this image."""
+    monkeypatch.chdir(image.parent)
+    Path("small.png").write_bytes(png(noise(80, 90, 1)))
+    for name in ("mask.png", "image-mask.png"):
+        Path(name).write_bytes(png(np.full((90, 111, 1), 255, np.uint8)))
+    result = CliRunner().invoke(app, ["image.png", "small.png", *options, *MODELS])
+    assert result.exit_code == 3
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"fullconv-score: small.png: {expected_message}")
+    alone = CliRunner().invoke(app, ["small.png", *options, *MODELS])
+    assert alone.stderr.startswith(f"fullconv-score: {expected_message}")
