@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fullconv import __version__
-from fullconv.command.console import print_error, tolerate_encodings
+from fullconv.command.console import check_output, print_error, printing, tolerate_encodings
 from fullconv.command.line import CommandLine
 from fullconv.command.outputs import Outputs
 from fullconv.command.usage import takes
@@ -38,8 +38,10 @@ def main() -> None:
     interruption.install()
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs a traceback for an answer that cannot be parsed
     tolerate_encodings()
+    check_output()
     if sys.argv[1:] == ["--version"]:
-        typer.echo(f"fullconv-score {__version__}")
+        with printing():
+            typer.echo(f"fullconv-score {__version__}")
         return
     try:
         app()
@@ -121,12 +123,14 @@ def _describe(line: CommandLine) -> None:
     if line.as_json:
         _print_json(described.document())
     else:
-        result_console().print(description_table(described))
+        with printing():
+            result_console().print(description_table(described))
 
 
 def _print_json(document: object) -> None:
     text = json.dumps(document, indent=2)
-    typer.echo(text.replace("\x7f", "\\u007f"))  # the only control character that json does not escape
+    with printing():
+        typer.echo(text.replace("\x7f", "\\u007f"))  # the only control character that json does not escape
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
-from fullconv.command.console import print_error
+from fullconv.command.console import print_error, printing
 from fullconv.command.forecast import Speed
 from fullconv.command.image_table import ImageTable, image_table
 from fullconv.command.map_region import MapRegion
@@ -139,7 +139,8 @@ class ScoreTask:
             named = replace(answer.image, name=encodable(str(image)))
             answer = replace(answer, header=replace(answer.header, image=named))
         table = plan_table(answer, document["plan"]) if self.plan_only else answer_table(answer)
-        result_console().print(table, "")
+        with printing():
+            result_console().print(table, "")
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
