@@ -1,5 +1,6 @@
 """Checks of the names of outputs, before anything is scored."""
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -8,7 +9,7 @@ import typer
 
 from fullconv.command.image_table import WRITERS
 from fullconv.command.outputs import STEM, Outputs, mask_path
-from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, HEATMAP_SUFFIXES, PAGE_SUFFIXES
+from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, HEATMAP_SUFFIXES, PAGE_SUFFIXES, errors_of
 from fullconv.common.text import printable
 from fullconv.grids.zarr import is_grid
 
@@ -18,7 +19,7 @@ OPTIONS = "--grid, --heatmap, --boxes, --html and --table"
 def check_outputs(outputs: Outputs, images: list[Path], mask: str | None = None) -> None:
     """Exit with status 2 for unknown formats, and for outputs that would replace other outputs, inputs or folders.
 
-    `mask` is the name of the masks, which may contain STEM.
+    `mask` is the name of the masks, which may contain STEM. Raises OutputError for a folder that cannot be read.
     """
     for name in outputs.names:
         if len(images) > 1 and STEM not in name:
@@ -35,7 +36,9 @@ def check_outputs(outputs: Outputs, images: list[Path], mask: str | None = None)
     masks = [] if mask in (None, "otsu") else [mask_path(mask, image) for image in images]
     known = {identity for path in (*images, *masks) if (identity := _identity(path))}
     for path, _ in paths:
-        if path.exists() and (not _may_be_replaced(path) or _identity(path) in known):
+        with errors_of(path):
+            is_refused = path.exists() and (not _may_be_replaced(path) or _identity(path) in known)
+        if is_refused:
             raise typer.BadParameter(
                 f"expected a new file or an output to replace, got {printable(str(path))}, which is an image or a "
                 "mask of this command, or no regular file",
@@ -49,9 +52,9 @@ def _check_distinct(paths: Iterable[tuple[Path, str]]) -> None:
     A file that is a link is replaced itself, so that only links to folders are followed.
     """
     owners: dict[Path, str] = {}
-    folder_of = cache(Path.resolve)  # there may be very many files in a folder
+    folder_of = cache(os.path.realpath)  # there may be very many files in a folder
     for path, owner in paths:
-        place = folder_of(path.parent) / path.name
+        place = Path(folder_of(path.parent), path.name)
         if place in owners:
             raise typer.BadParameter(
                 f"expected a different file for every image and output, got {printable(str(path))} for "

@@ -34,22 +34,31 @@ class OutputError(Exception):
     """An output file cannot be written; the message names the file and the reason."""
 
 
+@contextmanager
+def errors_of(name: Path) -> Iterator[None]:
+    """Raise OutputError, which names an output, in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from None
+
+
 class _OutputFile(FileIO):
     """The temporary file behind an output. Its errors are OutputErrors that name the output."""
 
     def __init__(self, path: Path, name: Path, mode: str = "wb") -> None:
         self._name = name
-        with _errors_of(name):
+        with errors_of(name):
             super().__init__(path, mode)
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 (a buffer)
         """Write; raises OutputError."""
-        with _errors_of(self._name):
+        with errors_of(self._name):
             return super().write(data)
 
     def close(self) -> None:
         """Close; raises OutputError."""
-        with _errors_of(self._name):
+        with errors_of(self._name):
             super().close()
 
 
@@ -61,11 +70,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     _remove_leftovers_once(path.parent)
     with ExitStack() as opened:
-        with _errors_of(path):
+        with errors_of(path):
             partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
         with BufferedWriter(_OutputFile(partial, path)) as file:
             yield file
-        with _errors_of(path):
+        with errors_of(path):
             partial.replace(path)
 
 
@@ -76,14 +85,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises OutputError if the folder cannot be written.
     """
     _remove_leftovers_once(path.parent)
-    with _errors_of(path), temporary(path, Path.mkdir) as folder:
+    with errors_of(path), temporary(path, Path.mkdir) as folder:
         yield folder
         replace_folder(folder, path, lambda _: None)
 
 
 def make_folder_of(path: Path) -> None:
     """Make the folder of an output, if it does not exist; raises OutputError."""
-    with _errors_of(path):
+    with errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -94,7 +103,7 @@ def spool_file(path: Path) -> Iterator[BufferedRandom]:
     Raises OutputError, which names the output, if the file cannot be written.
     """
     with ExitStack() as opened:
-        with _errors_of(path):
+        with errors_of(path):
             partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
         with BufferedRandom(_OutputFile(partial, path, "r+b")) as file:
             yield file
@@ -106,19 +115,10 @@ def scratch_folder() -> Iterator[Path]:
 
     Folders of processes that were killed are removed too. Raises OutputError if the folder cannot be made.
     """
-    with _errors_of(Path("TMPDIR")):
+    with errors_of(Path("TMPDIR")):
         folder = Path(gettempdir()) / "fullconv"
     _remove_leftovers_once(folder.parent)
     with ExitStack() as opened:
-        with _errors_of(folder.parent):
+        with errors_of(folder.parent):
             path = opened.enter_context(temporary(folder, lambda path: path.mkdir(0o700)))
         yield path
-
-
-@contextmanager
-def _errors_of(name: Path) -> Iterator[None]:
-    """Raise OutputError, which names an output, in place of an OSError of the block."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from fullconv.common.files import OutputError, atomic_folder, spool_file
+from fullconv.common.files import OutputError, atomic_folder, errors_of, spool_file
 from fullconv.common.libvips import pyvips
 from fullconv.errors import ImageError
 from fullconv.grid import ImageInfo
@@ -57,9 +57,10 @@ def folder_beside(page: Path) -> Path:
 
 
 def check_folder(page: Path, region: Region) -> None:
-    """Raise OutputError if the region needs a folder of tiles whose name something else has."""
+    """Raise OutputError if the region needs a folder of tiles whose name something else has, or if it is unreadable."""
     folder = folder_beside(page)
-    is_taken = (folder.exists() or folder.is_symlink()) and not _is_page_folder(folder)
+    with errors_of(page):
+        is_taken = (folder.exists() or folder.is_symlink()) and not _is_page_folder(folder)
     if is_taken and region.width * region.height > INLINE_PIXELS:
         raise OutputError(
             f"{page}: cannot be written: expected {folder.name} to be absent or the folder of an earlier page, got "

@@ -70,3 +70,27 @@ def test_outputs_of_one_place_are_refused(image: Path, tmp_path: Path, kind: str
     assert (result.exit_code, result.stdout) == (2, "")
     assert "expected a different file for every image and output" in words(result)
     assert {path.name for path in tmp_path.rglob("*")} == {"image.png", "sub", "link"}
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.html"])
+def test_folders_that_cannot_be_read(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """If an output's folder may not be read, the exit status is 3 and one line names the output."""
+    output, original = tmp_path / name, Path.exists
+
+    def refused(path: Path) -> bool:
+        if path.stem == output.stem:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    result = score(image, "--grid" if name == "a.npz" else "--html", output)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == f"fullconv-score: {output}: cannot be written: Permission denied\n"
+
+
+def test_links_in_a_circle_are_refused(image: Path, tmp_path: Path) -> None:
+    """An output in a folder that is a link to itself is an error of this output."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    result = score(image, "--grid", tmp_path / "loop" / "a.npz")
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"fullconv-score: {tmp_path}/loop/a.npz: cannot be written: ")

@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from support.pictures import encode, noise, png
 from fullconv import Answer, OutputError, Scorer
 from fullconv.images import ArraySource, FileSource, ImageSource, Region, ScoredPixels
 from fullconv.page import tiles
+from fullconv.page.tiles import check_folder
 
 SMOOTH = np.stack(np.meshgrid(np.linspace(20, 230, 90), np.linspace(30, 200, 60)), -1).astype(np.uint8)
 RED_GREEN = np.dstack([SMOOTH, np.full((60, 90), 100, np.uint8)])
@@ -214,3 +215,15 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         peaks.append(int(result.stdout))
     assert peaks[1] - peaks[0] < 60_000, peaks
+
+
+def test_a_folder_of_tiles_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the folder beside the page may not be read, the error names the page."""
+    (tmp_path / "a_files").mkdir()
+
+    def refused(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(OutputError, match=r"a\.html: cannot be written: Permission denied$"):
+        check_folder(tmp_path / "a.html", Region(0, 0, 5000, 5000))
