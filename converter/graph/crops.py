@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.graph.batches import scored_batch
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import crop_cost
 from converter.graph.geometry import AxisGeometry, Geometry2D
@@ -23,7 +24,9 @@ def to_crops(
 ) -> ConvertedGraph:
     """Give the outputs for one window (height, width) the shape of grids of one cell, in place.
 
-    `stride` is the default number of pixels between windows; None stands for half a window.
+    `stride` is the default number of pixels between windows; None stands for half a window. If the scores of a window
+    depend on the other windows of its batch, the network takes one window at a time. Raises UnsupportedError if its
+    batches have a fixed size above 1.
     """
     graph = model.graph
     common.RemoveUnusedNodesPass()(model)
@@ -31,13 +34,11 @@ def to_crops(
     SeparatePadsPass()(model)
     shapes = trace(model, window, layout, scratch).shapes
     image = graph.inputs[0]
-    assert image.shape is not None  # noqa: S101 (readers check it)
     batch, channels = shapes[str(image.name)][0], shapes[str(image.name)][layout.index("C")]
     values = [count_values(output, shapes[str(output.name)], batch) for output in graph.outputs]
     further = dict(zip([str(output.name) for output in graph.outputs[1:]], values[1:], strict=True))
+    axes = {"N": scored_batch(model, shapes[str(image.name)], scratch), "C": channels, "H": window[0], "W": window[1]}
     ReshapeOutputsPass(values)(model)
-    is_fixed = isinstance(image.shape[0], int)
-    axes = {"N": batch if is_fixed else "N", "C": channels, "H": window[0], "W": window[1]}
     depths = {SCORES: values[0], **further}
     DeclareInterfacePass(
         [axes[axis] for axis in layout], {name: [axes["N"], depth, 1, 1] for name, depth in depths.items()}

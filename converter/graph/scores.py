@@ -15,6 +15,8 @@ SCORES = "scores"
 """Name of the first output of every converted model. Further outputs keep the names that they have in the source."""
 TAKEN = frozenset((SCORES, "average", "image", "stride"))
 """Names that a further output cannot have: inputs and outputs of converted models and of the server have them."""
+ONE_AXIS = 13
+"""The operator set in which Softmax began to compute over one axis only."""
 PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}
 """Operators that may lie between an activation and the scores."""
 
@@ -127,8 +129,18 @@ def check_distinct(outputs: Sequence[ir.Value]) -> None:
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:
-    """Return the Softmax or Sigmoid that computes a value, apart from casts and reshapes; None for other operators."""
+    """Return the Softmax or Sigmoid that computes a value, apart from casts and reshapes; None for other operators.
+
+    A Softmax over the batch axis does not count, since it compares windows instead of classes.
+    """
     node = output.producer()
     while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    return node if node is not None and node.op_type in ("Softmax", "Sigmoid") else None
+    is_activation = node is not None and node.op_type in ("Softmax", "Sigmoid") and not _is_over_batch(node)
+    return node if is_activation else None
+
+
+def _is_over_batch(node: ir.Node) -> bool:
+    """Return whether a node computes over axis 0; before operator set 13, its axis is the first of several."""
+    graph, axis = node.graph, node.attributes.get("axis")
+    return graph is not None and graph.opset_imports.get("", 0) >= ONE_AXIS and axis is not None and not axis.as_int()

@@ -202,6 +202,75 @@ def test_coarser_strides_need_a_layer(tmp_path: Path) -> None:
         convert(graph(nodes), tmp_path, strides=(4,))
 
 
+MIXED = {
+    "standardised": [
+        node("ReduceMean: image -> m", keepdims=1),
+        "Sub: image m -> d",
+        "Mul: d d -> q",
+        node("ReduceMean: q -> v", keepdims=1),
+        "Sqrt: v -> e",
+        "Div: d e -> i",
+        "Conv: i k -> x",
+        *HEAD,
+    ],
+    "mean of the batch": [
+        "Conv: image k -> x",
+        "Flatten: x -> f",
+        "MatMul: f w -> z",
+        node("ReduceMean: z zero -> m", keepdims=1),
+        "Mul: m b -> n",
+        "Sub: z n -> y",
+    ],
+}
+"""Classifiers whose scores of a window depend on the other windows of its batch."""
+
+
+def of_batches(nodes: list[Any], size: str | int) -> onnx.ModelProto:
+    """Return a classifier whose batches have a size, "N" for any size."""
+    proto = graph(nodes)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [size, 3, 10, 10]))
+    return proto
+
+
+@pytest.mark.parametrize("nodes", MIXED.values(), ids=MIXED)
+def test_windows_that_a_batch_mixes_are_scored_alone(tmp_path: Path, nodes: list[Any]) -> None:
+    """A network that mixes the windows of a batch takes one window at a time, and gives the scores of each alone."""
+    convert(of_batches(nodes, "N"), tmp_path, crops_only=True)
+    session = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx")
+    assert session.get_inputs()[0].shape[0] == 1
+    pixels = noise(10, 10, 3)
+    (scores,) = session.run(None, {"image": pixels[None]})
+    crop = np.moveaxis(pixels, -1, 0)[None] / np.float32(255)
+    (expected,) = ort.InferenceSession(tmp_path / "net.onnx").run(None, {"image": crop})
+    assert_allclose(scores[0, :, 0, 0], expected[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "expected_size"), [("N", "N"), (3, 3), (1, 1)])
+def test_batches_that_are_not_mixed_stay(tmp_path: Path, size: str | int, expected_size: str | int) -> None:
+    """A network that scores each window by itself keeps its batch axis."""
+    convert(of_batches(["Conv: image k -> x", *HEAD], size), tmp_path, crops_only=True)
+    session = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx")
+    assert session.get_inputs()[0].shape[0] == expected_size
+
+
+def test_mixed_batches_of_a_fixed_size_are_refused(tmp_path: Path) -> None:
+    """The refusal says on how many windows the scores depend."""
+    with pytest.raises(ConversionError) as caught:
+        convert(of_batches(MIXED["standardised"], 3), tmp_path, crops_only=True)
+    assert str(caught.value) == (
+        "input 'image': expected a network that scores each window by itself, got one whose scores of a window depend "
+        "on the other 2 windows of the batch; export it with a batch of 1"
+    )
+
+
+def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:
+    """A softmax over the batch axis gives each window alone the score 1 for all classes, which is no classifier."""
+    nodes = ["Conv: image k -> x", "Flatten: x -> f", "MatMul: f w -> z", node("Softmax: z -> y", axis=0)]
+    with pytest.raises(ConversionError, match="got the same scores for every window"):
+        convert(of_batches(nodes, "N"), tmp_path, crops_only=True)
+
+
 @pytest.mark.parametrize("crops_only", [False, True], ids=["dense", "crops"])
 def test_bands_may_be_last(tmp_path: Path, crops_only: bool) -> None:  # noqa: FBT001 (a parameter of the test)
     """The layout is determined by the graph, for any number of channels."""
