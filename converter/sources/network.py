@@ -38,6 +38,7 @@ from converter.sources.layers import (
     PRelu,
     tensor_keys,
 )
+from converter.sources.onnx_file import check_input
 
 OPSET = 19
 IR_VERSION = 9
@@ -87,7 +88,11 @@ def build_recognised(
 
 
 def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window: tuple[int, int]) -> Classifier:
-    """Build the network for windows of (height, width) pixels; raises SourceError if the tensors do not fit it."""
+    """Build the network for windows of (height, width) pixels.
+
+    Raises SourceError if the tensors do not fit it, or if the window is too large for a test run.
+    """
+    check_input("image", (1, architecture.channels, *window))
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items() if not key.endswith(BATCHES)}
     layers, notes = architecture.layers_for(checkpoint.tensors), tuple[str, ...]()
     if architecture.base:

@@ -246,6 +246,13 @@ def test_wrong_window_is_refused() -> None:
     assert "the file's height is 22, got 64" in message
 
 
+def test_windows_that_are_too_large_are_refused(tmp_path: Path) -> None:
+    """A window of a checkpoint that is too large for a test run is refused before the network is built."""
+    network = make_network(tmp_path, UNPADDED)
+    message = refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=(9999, 9999)))
+    assert message == "input 'image': expected 1 to 67108864 numbers, got 1×3×9999×9999"
+
+
 def test_arch_with_onnx_is_refused() -> None:
     """--arch with an ONNX file is refused."""
     with pytest.raises(SourceError, match="leave it out"):
