@@ -1,6 +1,13 @@
 """A certificate in words: the figures of the compared windows, and the reasons why dense and crops differ."""
 
-from fullconv.common.certificate import agreement, cut_margins_sentence, is_warning, overall, sentence
+from fullconv.common.certificate import (
+    agreement,
+    cut_margins_sentence,
+    is_warning,
+    missing_evidence,
+    overall,
+    sentence,
+)
 from fullconv.common.geometry import reach_after
 from fullconv.common.sharing import per_window
 from fullconv.common.text import counted
@@ -51,6 +58,8 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
             f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter; otherwise --mode "
             "exact."
         )
+    if missing_evidence(seen) and reads_beyond(spec):
+        return f"{said}. Recommended: --mode exact, until more images, of several classes, are compared (--images DIR)."
     if is_warning(seen) and reads_beyond(spec):
         return f"{said}. Recommended: --mode exact."
     return f"{said}. Recommended: --mode auto, which is dense."

@@ -14,6 +14,8 @@ LEAST_AGREEMENT = 0.9
 """Share of windows with the same top class, below which an answer warns that dense is not exact."""
 LEAST_RARER_WINDOWS = 5
 """Smallest number of windows of rarer classes whose agreement is considered."""
+LEAST_WINDOWS = 16
+"""Smallest number of windows whose agreement shows that dense has the classifier's own top class."""
 NORMAL_QUANTILE = 1.959964
 """97.5 % quantile of the normal distribution: half the width of a 95 % interval, in standard deviations."""
 
@@ -58,8 +60,25 @@ def overall(spec: model_pb2.ModelSpec, position: int) -> model_pb2.Difference:
 
 
 def is_warning(seen: model_pb2.Difference) -> bool:
-    """Return whether a dense answer must warn: the top class agrees too rarely, or the scores name no top class."""
-    return not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT or _loses_rarer_classes(seen)
+    """Return whether a dense answer must warn.
+
+    The top class agrees too rarely, this was measured on too few windows or on windows of one class, or the scores name
+    no top class.
+    """
+    if not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT:
+        return True
+    return _loses_rarer_classes(seen) or bool(missing_evidence(seen))
+
+
+def missing_evidence(seen: model_pb2.Difference) -> str:
+    """Return the reason why a high agreement of the top class shows nothing; empty if it shows something."""
+    if not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT:
+        return ""
+    if seen.windows < LEAST_WINDOWS:
+        return f"{counted(seen.windows, 'window')} {'is' if seen.windows == 1 else 'are'} too few to tell"
+    if not seen.rarer_windows:
+        return f"all {seen.windows} windows have the same top class, so that their agreement shows nothing"
+    return ""
 
 
 def _loses_rarer_classes(seen: model_pb2.Difference) -> bool:
@@ -102,9 +121,12 @@ def cut_margins_sentence(file: model_pb2.SharedFile) -> str:
 def agreement(seen: model_pb2.Difference) -> str:
     """Return the share of windows with the same top class and its interval: "49 % of windows (45 to 53 %)".
 
-    If this share is high only because of the most frequent class, the share among the other windows follows.
+    If this share is high only because of the most frequent class, the share among the other windows follows. If it
+    shows nothing, the reason follows.
     """
     said = share_of_windows(seen.top_class_agreement, (seen.agreement_low, seen.agreement_high))
+    if reason := missing_evidence(seen):
+        return f"{said}, but {reason}"
     if not _loses_rarer_classes(seen):
         return said
     share = _percent(seen.rarer_agreement)

@@ -24,7 +24,10 @@ CASES = {
     ),
     "no object is lost": ([0] * 95 + [1] * 5, [0] * 95 + [1] * 5, "", False),
     "too few objects to tell": ([0] * 99 + [1], [0] * 100, "", False),
-    "one class": ([2] * 50, [2] * 50, "", False),
+    "one class": ([2] * 50, [2] * 50, "but all 50 windows have the same top class, so that their agreement", True),
+    "few windows": ([0, 1] * 4, [0, 1] * 4, "but 8 windows are too few to tell", True),
+    "one window": ([0], [0], "but 1 window is too few to tell", True),
+    "one class that does not agree": ([2] * 50, [1] * 50, "", True),
     "a low agreement says enough": ([0] * 50 + [1] * 50, [0] * 100, "", True),
 }
 
@@ -38,5 +41,5 @@ def test_windows_of_rarer_classes(reference: list[int], got: list[int], said: st
     assert seen.rarer_windows == len(rarer)
     assert seen.rarer_agreement == (np.mean([one == other for one, other in rarer]) if rarer else 0)
     assert said in agreement(seen)
-    assert ("but on only" in agreement(seen)) == bool(said)
+    assert (", but " in agreement(seen)) == bool(said)
     assert is_warning(seen) == warns

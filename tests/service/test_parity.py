@@ -51,6 +51,8 @@ def agreeing(share: float, windows: int = 643) -> Callable[[model_pb2.ModelSpec]
             top_class_agreement=share,
             agreement_low=low,
             agreement_high=high,
+            rarer_windows=windows // 2,
+            rarer_agreement=share,
         )
         spec.parity[0].overall.CopyFrom(difference)
 
@@ -115,6 +117,21 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     for text in (rendered(answer_table(answer)), rendered(plan_table(answer, unknown))):
         assert f"warning: {sentence}" in text
         assert "not exact" in text
+
+
+def test_an_agreement_on_one_class_is_a_warning(padded: Path) -> None:
+    """If all compared windows have the same top class, their agreement shows nothing, and the answer says so."""
+
+    def change(spec: model_pb2.ModelSpec) -> None:
+        agreeing(1.0, 64)(spec)
+        spec.parity[0].overall.rarer_windows = 0
+
+    rewrite(padded, "padded", change)
+    (warning,) = plan(padded, "padded").complete().warnings
+    assert warning.startswith(
+        "dense names the classifier's own top class on 100 % of windows (94 to 100 %), but all 64 windows have the "
+        "same top class, so that their agreement shows nothing; --mode exact"
+    )
 
 
 @pytest.mark.parametrize(
