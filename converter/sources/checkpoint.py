@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from converter.errors import SourceError
 from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
-from converter.sources.torch_pickle import Opaque, Tensor
+from converter.sources.state_dicts import Arrays, find_state_dict, unread_type
 from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from fullconv.protos import model_pb2
@@ -39,20 +39,22 @@ SAFETENSORS = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "state_dict_ema")
-"""Keys under which training scripts save the state_dict beside other objects."""
 BATCHES = ".num_batches_tracked"
 """Suffix of the keys of the counters of PyTorch's batch normalisation, which older checkpoints lack."""
 COUNTER = "n_averaged"
 """Key of the counter of PyTorch's AveragedModel, which is no tensor of the network."""
 
 
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named tensors, and the file from which they were read."""
+    """Named tensors, the file from which they were read, and notes on the part of the file that they are."""
 
-    tensors: Mapping[str, NDArray[np.generic]]
+    tensors: Tensors
     source: model_pb2.Source
+    notes: tuple[str, ...] = ()
 
 
 def sha256(*paths: Path) -> str:
@@ -79,16 +81,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
-        name, producer, tensors = "torch-zip", "pytorch", _state_dict(read_torch_zip(path), path)
+        name, producer, (tensors, notes) = "torch-zip", "pytorch", find_state_dict(read_torch_zip(path), path)
     elif head[:1] == b"\x80" and head[8:9] != b"{":  # the header length of safetensors may begin with 0x80
-        name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
+        name, producer, (tensors, notes) = "torch-stream", "pytorch", find_state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
             f"{path}: expected a checkpoint, got a tar archive; if it is a checkpoint of PyTorch's first releases and "
             "you trust it, load it with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
         )
     elif head[8:9] == b"{":
-        name, producer, tensors = "safetensors", "", _read_safetensors(path)
+        name, producer, (tensors, notes) = "safetensors", "", (_read_safetensors(path), ())
     else:
         raise SourceError(f"{path}: expected safetensors, a PyTorch state_dict or ONNX, got bytes {head[:8].hex(' ')}")
     if not tensors:
@@ -98,18 +100,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise SourceError(
             f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of this size, got {size >> 20}"
         )
-    return Checkpoint(
-        {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items() if key != COUNTER},
-        model_pb2.Source(format=name, sha256=sha256(path), producer=producer),
-    )
+    own = {key: _as_float32(tensor) for key, tensor in _without_wrappers(tensors).items() if key != COUNTER}
+    return Checkpoint(own, model_pb2.Source(format=name, sha256=sha256(path), producer=producer), notes)
 
 
-def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
+def _without_wrappers(tensors: Arrays) -> Arrays:
+    """Return tensors without the prefixes of WRAPPERS; raises SourceError if two of one name have other numbers."""
+    own, names = dict[str, NDArray[np.generic]](), dict[str, str]()
+    for key, tensor in tensors.items():
+        name = WRAPPERS.sub("", key)
+        if name in own and not np.array_equal(own[name], tensor):
+            raise SourceError(
+                f"checkpoint: expected one tensor {name}, got two, {names[name]} and {key}; save one of the networks"
+            )
+        own[name], names[name] = tensor, key
+    return own
+
+
+def _read_safetensors(path: Path) -> Arrays:
     """Return views of the file; the library checks its header, and that the tensors follow it without gaps."""
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.offset_keys()}
             shapes = {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
+        for key, (kind, _) in shapes.items():
+            if kind not in SAFETENSORS:
+                raise unread_type(key, kind, path)
         return dict(_tensor_views(shapes, mmap_file(path)))
     except (SafetensorError, ValueError) as error:
         raise SourceError(f"{path}: damaged safetensors file: {error}") from None
@@ -121,40 +137,25 @@ def _tensor_views(
     """Yield each tensor as a view of the file's bytes."""
     start = 8 + int.from_bytes(data[:8], "little")
     for key, (kind, shape) in shapes.items():
-        if kind not in SAFETENSORS:
-            raise ValueError(f"{key}: expected a type among {', '.join(SAFETENSORS)}, got {kind}")
         dtype = np.dtype(SAFETENSORS[kind]).newbyteorder("<")
         end = start + math.prod(shape) * dtype.itemsize
         yield key, np.ndarray(shape, dtype, data[start:end])
         start = end
 
 
-def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
-    """Return the tensors of the state_dict in the object of a training script, at its top level or one level below."""
-    candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else [loaded]
-    for candidate in candidates:
-        values = candidate if isinstance(candidate, dict) else {"": candidate}
-        tensors = {key: value.array() for key, value in values.items() if isinstance(value, Tensor)}
-        opaque = [value.name for value in values.values() if isinstance(value, Opaque)]
-        if opaque and (tensors or candidate is loaded):
-            trust = "" if tensors else "add --trust, with which PyTorch loads it and runs its code, or "
-            raise SourceError(
-                f"{path}: expected only tensors, got {opaque[0]}, which requires running code; if you trust the file, "
-                f"{trust}load it yourself and save it with torch.save(model.state_dict(), 'new.pth')"
-            )
-        if tensors and isinstance(candidate, dict):
-            return tensors
-    raise SourceError(f"{path}: expected a state_dict, got {type(loaded).__name__} without tensors")
-
-
-def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return a floating-point tensor as float32, other tensors unchanged; raises SourceError for NaN or infinity."""
+def _as_float32(tensor: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return a floating-point tensor as float32, other tensors unchanged."""
     if tensor.dtype.kind not in "fV":
         return tensor
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused below
-        converted = tensor.astype(np.float32, copy=False)
-    if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
-        raise SourceError(
-            f"{path}: {key}: expected finite numbers, got NaN or infinity; the training has probably diverged"
-        )
-    return converted
+    with np.errstate(over="ignore", invalid="ignore"):  # check_finite refuses infinity and NaN
+        return tensor.astype(np.float32, copy=False)
+
+
+def check_finite(tensors: Tensors, prefix: str = "") -> None:
+    """Raise SourceError if a tensor holds NaN or infinity; `prefix` is that of the keys in the checkpoint."""
+    for key, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and tensor.size and not np.isfinite([tensor.min(), tensor.max()]).all():
+            raise SourceError(
+                f"checkpoint: {prefix}{key}: expected finite numbers, got NaN or infinity; the training has probably "
+                "diverged"
+            )

@@ -109,7 +109,9 @@ def _read_timm(config: Config, window: tuple[int, int] | None, weights: Path) ->
             made = replace(made, preprocess=_preprocessing(pretrained["mean"], pretrained["std"], 1 / 255))
         classifier = export_trained(checkpoint, made, f"timm:{name}")
     labels = pretrained.get("label_names") or config.get("label_names") or ()
-    return replace(classifier, labels=tuple(map(str, labels)), notes=(f"timm:{name}", *classifier.notes))
+    return replace(
+        classifier, labels=tuple(map(str, labels)), notes=(f"timm:{name}", *checkpoint.notes, *classifier.notes)
+    )
 
 
 def _timm_window(pretrained: Config) -> tuple[int, int] | None:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from converter.sources.checkpoint import Checkpoint
+from converter.sources.checkpoint import Checkpoint, check_finite
 
-MAX_DEPTH = 3
+MAX_DEPTH = 6
 """Largest number of names in a prefix."""
 LEAST_SHARE = 0.25
 """Smallest share of all keys that must begin with a prefix."""
@@ -24,10 +24,15 @@ def fitting_prefix(keys: Collection[str], likeness: Callable[[set[str]], float])
 
 
 def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
-    """Return the tensors whose keys begin with a prefix, with the prefix removed, and a note on it and the others."""
+    """Return the tensors whose keys begin with a prefix, with the prefix removed, and a note on it and the others.
+
+    Raises SourceError if they hold NaN or infinity; tensors of losses and metrics, which are left out, may do so.
+    """
     if not prefix:
+        check_finite(checkpoint.tensors)
         return checkpoint, ()
     tensors = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+    check_finite(tensors, prefix)
     others = [key for key in checkpoint.tensors if not key.startswith(prefix)]
     note = f"the network's tensors begin with {prefix!r} in the checkpoint"
     if others:

@@ -12,6 +12,7 @@ from converter.sources.caffe.read import read_caffe
 from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import recognise_module
+from converter.sources.heads import Shapes
 from converter.sources.keras_file import export_keras, is_keras, read_keras
 from converter.sources.model_folder import read_folder
 from converter.sources.names import names_module, resolved_name
@@ -98,16 +99,24 @@ def _read_folder(path: Path, arch: str | None, window: tuple[int, int] | None) -
 def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
     """Read a state_dict: into the network that `arch` names, or into the network that has its tensors."""
     checkpoint = read_checkpoint(path)
-    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
-    if arch is not None and names_module(arch := resolved_name(arch, shapes)):
+    classifier = _of_tensors(checkpoint, window) if arch is None else _of_network(checkpoint, arch, window)
+    return replace(classifier, notes=(*checkpoint.notes, *classifier.notes))
+
+
+def _of_network(checkpoint: Checkpoint, arch: str, window: tuple[int, int] | None) -> Classifier:
+    """Read a state_dict into the network that `arch` names."""
+    if names_module(arch := resolved_name(arch, _shapes(checkpoint))):
         return read_module(checkpoint, arch, window)
-    if arch is not None:
-        architecture = load_architecture(arch)
-        return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
+    architecture = load_architecture(arch)
+    return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
+
+
+def _of_tensors(checkpoint: Checkpoint, window: tuple[int, int] | None) -> Classifier:
+    """Read a state_dict into the network that has its tensors."""
     try:
         classifier = _build(checkpoint, *recognise(checkpoint.tensors), window)
     except UnknownTensorsError:
-        prefix, names = recognise_module(shapes)
+        prefix, names = recognise_module(_shapes(checkpoint))
         if not names:
             raise
         own, notes = without_prefix(checkpoint, prefix)
@@ -116,6 +125,11 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
     name = classifier.original.graph.name
     note = f"recognised as {name} by its tensors; the preprocessing and the activation are the defaults of {name}"
     return replace(classifier, notes=(*classifier.notes, note))
+
+
+def _shapes(checkpoint: Checkpoint) -> Shapes:
+    """Return the shapes of the tensors by name."""
+    return {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
 
 
 def _build(

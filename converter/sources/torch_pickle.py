@@ -5,9 +5,10 @@ and knows only the functions that rebuild tensors and containers. Tensors refer 
 in the file: `Tensor` and `Storage` hold the claims of the pickle, and a reader adds the bytes.
 
 Objects that training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) become
-placeholders, whose contents are dropped. Every other name in a pickle stands for an object without contents (`Opaque`),
-and is neither looked up nor called; readers refuse such an object in place of a tensor. Refused here are tensors made
-of other tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES.
+placeholders, whose contents are dropped; so do arrays of numpy, and tensors of types that are not read. Every other
+name in a pickle stands for an object without contents (`Opaque`), and is neither looked up nor called; readers refuse
+such an object in place of a tensor. Refused here are tensors made of other tensors or outside their storage, negative
+strides, and pickles of more than MAX_PICKLE_BYTES.
 Dictionary entries whose key is not a string are dropped, because hashing objects of a file might never end. Every state
 for an object (BUILD) is dropped too, because a state could change an object that was already checked.
 """
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import shortened
 
 STORAGES = {
     "DoubleStorage": np.float64,
@@ -37,6 +39,25 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+UNREAD_STORAGES = {
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "QInt32Storage": "qint32",
+    "QInt8Storage": "qint8",
+    "QUInt8Storage": "quint8",
+}
+"""Storages of PyTorch whose numbers are not read, with their types."""
+UNTYPED = ("torch.storage", "UntypedStorage")
+"""The storage of PyTorch's newest types, such as float8_e4m3fn, which the function that makes the tensor names."""
+NUMPY_ARRAYS = frozenset(
+    (module, name)
+    for modules, name in (
+        ("numpy.core.multiarray numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.numeric numpy._core.numeric", "_frombuffer"),
+    )
+    for module in modules.split()
+)
+"""The functions that make numpy's arrays."""
 MAX_PICKLE_BYTES = 4 << 20
 """Limit on the bytes of a pickle. The pickle of a state_dict holds names and shapes, 30 kB for a ResNet-50; each opcode
 may need 100 bytes of memory."""
@@ -62,8 +83,7 @@ INERT = frozenset(
         ("datetime", "date datetime time timedelta timezone"),
         ("pathlib pathlib._local", _PATHS),
         ("numpy", f"dtype ndarray bool_ longlong {_TORCH_TYPES}"),
-        ("numpy.core.multiarray numpy._core.multiarray", "scalar _reconstruct"),
-        ("numpy.core.numeric numpy._core.numeric", "_frombuffer"),
+        ("numpy.core.multiarray numpy._core.multiarray", "scalar"),
         ("torch", f"device {_TORCH_TYPES}"),
     )
     for module in modules.split()
@@ -159,7 +179,7 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
         size = f"{MAX_PICKLE_BYTES >> 20} MiB"
         raise SourceError(f"{path}: truncated checkpoint, or one with a pickle of more than {size}") from None
     except Exception as error:  # the opcodes of a damaged pickle may raise any error
-        reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
+        reason = shortened(f"{type(error).__name__}: {error}")
         raise SourceError(f"{path}: damaged checkpoint: {reason}") from None
 
 
@@ -172,6 +192,17 @@ class _Placeholder:
         """Ignore the items of APPENDS."""
 
     append = extend
+
+
+class NumpyArray(_Placeholder):
+    """Replaces an array of numpy, whose numbers are not read."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnreadTensor:
+    """Represents a tensor, or its storage, of a type that is not read, such as "complex64"."""
+
+    type: str
 
 
 class Opaque(_Placeholder):
@@ -214,15 +245,21 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
         """Resolve the few names that tensors need; all others stand for objects without contents."""
         if module == "torch" and name in STORAGES:
             return _StorageType(np.dtype(STORAGES[name]).newbyteorder("<"))
+        if (module, name) == UNTYPED or (module == "torch" and name in UNREAD_STORAGES):
+            return UnreadTensor(UNREAD_STORAGES.get(name, ""))
+        if (module, name) in NUMPY_ARRAYS:
+            return NumpyArray
         if (module, name) in INERT:
             return _Placeholder
         if (module, name) == ("collections", "OrderedDict"):
             return self._mapping
         return REBUILD.get((module, name)) or _OpaqueType(f"{module}.{name}"[:100])
 
-    def persistent_load(self, pid: object) -> Span:
+    def persistent_load(self, pid: object) -> Span | UnreadTensor:
         """Resolve a reference to a storage: ("storage", type, key, location, elements), and perhaps a view of it."""
         match pid:
+            case ("storage", UnreadTensor() as unread, *_):
+                return unread
             case ("storage", _StorageType(dtype=dtype), str(key), _, int(count), *views) if 0 <= count < MAX_COUNT:
                 storage = self.storages.setdefault(key, Storage(dtype, count))
             case _:
@@ -305,22 +342,34 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
     }
 
 
-def _rebuild_tensor(span: Span, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
-    return Tensor(span, offset, shape, strides)
+def _rebuild_tensor(
+    span: Span | UnreadTensor, offset: int, shape: Sequence[int], strides: Sequence[int]
+) -> Tensor | UnreadTensor:
+    return span if isinstance(span, UnreadTensor) else Tensor(span, offset, shape, strides)
 
 
 def _rebuild_tensor_v2(
-    span: Span,
+    span: Span | UnreadTensor,
     offset: int,
     shape: Sequence[int],
     strides: Sequence[int],
     _requires_grad: object = None,
     _hooks: object = None,
     metadata: object = None,
-) -> Tensor:
+) -> Tensor | UnreadTensor:
     if metadata:
         raise ValueError("a tensor that is conjugated or negated when read")
-    return Tensor(span, offset, shape, strides)
+    return _rebuild_tensor(span, offset, shape, strides)
+
+
+def _rebuild_tensor_v3(*arguments: object) -> UnreadTensor:
+    """Return a tensor of one of PyTorch's newest types, which the seventh argument names."""
+    kind = arguments[6] if len(arguments) > 6 else None
+    return UnreadTensor(kind.name.removeprefix("torch.") if isinstance(kind, _OpaqueType) else "another type")
+
+
+def _rebuild_qtensor(span: object, *_: object) -> object:
+    return span
 
 
 def _rebuild_parameter(data: object, *_: object) -> object:
@@ -334,6 +383,8 @@ def _rebuild_size(shape: object = ()) -> object:
 REBUILD: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_qtensor"): _rebuild_qtensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch", "Size"): _rebuild_size,

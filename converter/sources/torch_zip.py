@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import one_line
 from converter.sources.mmap_file import mmap_file
 from converter.sources.torch_pickle import MAX_PICKLE_BYTES, unpickle
 
@@ -28,7 +29,7 @@ def read_torch_zip(path: Path) -> object:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, mmap_file(path), path)
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
-        raise SourceError(f"{path}: damaged or truncated checkpoint: {str(error)[:300]}") from None
+        raise SourceError(f"{path}: damaged or truncated checkpoint: {one_line(error)}") from None
 
 
 def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> object:
@@ -44,7 +45,10 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
             )
     pickled = stored_bytes(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
-        raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
+        raise SourceError(
+            f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB; save tensors of PyTorch instead of "
+            "numpy arrays"
+        )
     loaded, storages = unpickle(io.BytesIO(pickled.data), path)
     if sum(storage.nbytes for storage in storages.values()) > len(data):
         raise ValueError("its storages have more bytes than the file")

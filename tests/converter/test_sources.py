@@ -144,7 +144,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
     [
         ("F32", [0, 1 << 61, 1 << 61], "damaged safetensors file"),
         ("F32", [1] * 65 + [0], "damaged safetensors file"),
-        ("F8_E4M3", [0], "a: expected a type among F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL, got F8_E4M3"),
+        ("F8_E4M3", [0], "a: expected float64, float32, float16 or bfloat16, got F8_E4M3; convert it with"),
     ],
     ids=["huge", "rank", "type"],
 )
@@ -153,6 +153,37 @@ def test_safetensors_with_impossible_shapes(tmp_path: Path, kind: str, shape: li
     header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, 0]}}).encode()
     (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert expected_message in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
+    """Keys that are equal after a wrapper's prefix is removed must have equal tensors."""
+    network = make_network(tmp_path, UNPADDED)
+    copies = {f"module.{key}": tensor for key, tensor in network.tensors.items()}
+    save_file({**network.tensors, **copies}, network.checkpoint)
+    assert read_checkpoint(network.checkpoint).tensors.keys() == network.tensors.keys()
+    copies["module.a.weight"] = copies["module.a.weight"] * 2
+    save_file({**network.tensors, **copies}, network.checkpoint)
+    assert refused(lambda: read_checkpoint(network.checkpoint)) == (
+        "checkpoint: expected one tensor a.weight, got two, a.weight and module.a.weight; save one of the networks"
+    )
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "student.model.backbone.net."], ids=["lightning", "names of several modules"]
+)
+def test_tensors_that_are_left_out_may_be_infinite(tmp_path: Path, prefix: str) -> None:
+    """A metric of a Lightning module begins at minus infinity, which says nothing about the network."""
+    network = make_network(tmp_path, UNPADDED)
+    own = {f"{prefix}{key}": tensor for key, tensor in network.tensors.items()}
+    save_file({**own, "best.max_value": np.array(-np.inf, np.float32)}, network.checkpoint)
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    assert classifier.notes == (
+        f"the network's tensors begin with '{prefix}' in the checkpoint; left out: best.max_value",
+    )
+    own[f"{prefix}a.weight"] = np.full_like(network.tensors["a.weight"], np.nan)
+    save_file(own, network.checkpoint)
+    message = refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+    assert f"checkpoint: {prefix}a.weight: expected finite numbers, got NaN or infinity" in message
 
 
 @pytest.mark.parametrize("byte", [0x08, 0x80], ids=["onnx", "pickle"])

@@ -187,7 +187,7 @@ def test_ordered_dictionaries_of_python_2(tmp_path: Path, write: Writer) -> None
         (b"\x80\x02i", "an instruction that no checkpoint has"),
         (b"\x80\x02" + code([0] * 17) + b"ccollections\nOrderedDict\nq\x00h\x00R.", "expected a call with at most"),
         (b"\x80\x02" + b"}" * MAX_PICKLE_BYTES, "4 MiB"),
-        (state(a=storage()), "expected a state_dict, got dict without tensors"),
+        (state(a=storage()), "expected a state_dict, got the entries a; save the state_dict alone"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -195,6 +195,74 @@ def test_hostile_pickles(tmp_path: Path, write: Writer, pickled: bytes, expected
     """No name outside the allow-list is called, no tensor reads beyond its storage, and claims take no memory."""
     write(tmp_path / "evil.pth", pickled)
     assert expected_message in refusal(tmp_path / "evil.pth")
+
+
+NUMPY = call("numpy._core.multiarray _reconstruct", 1)
+UNTYPED = b"(" + code("storage") + b"ctorch.storage\nUntypedStorage\n" + b"".join(map(code, ("0", "cpu", 6))) + b"tQ"
+FLOAT8 = b"ctorch._utils\n_rebuild_tensor_v3\n(" + UNTYPED + code(0) * 5 + b"ctorch\nfloat8_e4m3fn\ntR"
+QUANTISED = tensor(storage("0", 6, "QInt8Storage"), rebuild="_rebuild_qtensor")
+READ = "expected float64, float32, float16 or bfloat16, got"
+
+
+@pytest.mark.parametrize(
+    ("made", "expected_message"),
+    [
+        (tensor(storage("0", 6, "ComplexFloatStorage")), f"w: {READ} complex64; convert it with .float() and save"),
+        (FLOAT8, f"w: {READ} float8_e4m3fn; convert it with .float() and save again"),
+        (QUANTISED, f"w: {READ} qint8; convert it with .dequantize() and save again"),
+        (NUMPY, "net.pth: w is a numpy array; save tensors of PyTorch"),
+    ],
+    ids=["complex", "float8", "quantised", "numpy"],
+)
+def test_types_that_are_not_read(tmp_path: Path, made: bytes, expected_message: str) -> None:
+    """A weight of a type that is not read is refused by its name, with the call that converts it."""
+    write_zip(tmp_path / "net.pth", state(w=made))
+    assert expected_message in refusal(tmp_path / "net.pth")
+
+
+def nested(**entries: bytes) -> bytes:
+    """Return instructions that make a dictionary inside of another one."""
+    return state(**entries)[2:-1]
+
+
+SAVED = nested(a=tensor(storage()))
+EMA = "taken from the entry 'model'; the entry 'model_ema' holds tensors too and was left out"
+INNER = "taken from the entry 'run.state_dict'; the entry 'run.optimizer' holds tensors too and was left out"
+ENTRIES: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
+    "usual": ({"model": SAVED, "epoch": code(1)}, ()),
+    "averaged": ({"model": SAVED, "model_ema": SAVED}, (EMA,)),
+    "only": ({"encoder": SAVED, "epoch": code(1)}, ("taken from the entry 'encoder'",)),
+    "inner": ({"checkpoint": nested(state_dict=SAVED)}, ("taken from the entry 'checkpoint.state_dict'",)),
+    "named": ({"run": nested(optimizer=SAVED, state_dict=SAVED)}, (INNER,)),
+}
+
+
+@pytest.mark.parametrize(("entries", "expected_notes"), ENTRIES.values(), ids=ENTRIES)
+def test_the_state_dict_may_be_an_entry(
+    tmp_path: Path, write: Writer, entries: dict[str, bytes], expected_notes: tuple[str, ...]
+) -> None:
+    """The state_dict is found below unusual names and in inner dictionaries; a note names entries left out."""
+    write(tmp_path / "net.pth", state(**entries))
+    checkpoint = read_checkpoint(tmp_path / "net.pth")
+    np.testing.assert_array_equal(checkpoint.tensors["a"], NUMBERS.reshape(2, 3))
+    assert checkpoint.notes == expected_notes
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected_message"),
+    [
+        ({"encoder": SAVED, "decoder": SAVED}, "got several state_dicts, the entries encoder, decoder; save the state"),
+        ({"model": call("my.package Net"), "criterion": SAVED}, "got my.package.Net, which requires running code"),
+        ({"epoch": code(1), "used": storage()}, "expected a state_dict, got the entries epoch, used; save the state"),
+    ],
+    ids=["several", "module", "none"],
+)
+def test_entries_that_are_no_state_dict(
+    tmp_path: Path, write: Writer, entries: dict[str, bytes], expected_message: str
+) -> None:
+    """An object with several state_dicts of unknown names, or with none, is refused by the names of its entries."""
+    write(tmp_path / "net.pth", state(**entries))
+    assert expected_message in refusal(tmp_path / "net.pth")
 
 
 def test_states_change_nothing(tmp_path: Path, write: Writer) -> None:
