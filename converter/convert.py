@@ -149,7 +149,7 @@ def _as_labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tupl
 
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
     """Convert, verify and write a classifier; raises ConversionError, and then leaves no file."""
-    preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
+    preprocessing = load_preprocessing(classifier.preprocess if request.preprocess is None else request.preprocess)
     if preprocessing is not None and classifier.image.dtype == ir.DataType.UINT8:
         raise SourceError(
             "preprocess: expected none for a network that takes and preprocesses uint8 pixels; leave --preprocess out"
@@ -191,10 +191,26 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             skipped=images.smaller if images else 0,
             unreadable=images.unreadable if images else (),
             removed=shared.removed,
-            notes=classifier.notes,
+            notes=(*classifier.notes, *_assumptions(classifier, request)),
         )
         _write_report(report, folder)
     return report
+
+
+def _assumptions(classifier: Classifier, request: Request) -> tuple[str, ...]:
+    """Return a note on the fields of a classifier that neither its source nor an option states."""
+    height, width = classifier.window
+    phrases = {
+        "window": f"the window ({height}×{width} pixels)",
+        "preprocess": "the preprocessing" if request.preprocess is None else "",
+        "activation": "the activation" if request.activation is None else "",
+    }
+    fields = [phrase for field in classifier.assumed if (phrase := phrases[field])]
+    if not fields:
+        return ()
+    *most, last = fields
+    listed = f"{', '.join(most)} and {last} are the defaults" if most else f"{last} is the default"
+    return (f"{listed} of {classifier.assumed_from}",)
 
 
 def _rewrite(

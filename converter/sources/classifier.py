@@ -15,7 +15,9 @@ class Classifier:
     `original` is the network as it was read, the reference for all comparisons; `model` is a copy to be rewritten. Both
     take float32 or uint8 in `layout`, "NCHW" or "NHWC", and return (N, classes). `window` is (height, width) in pixels;
     `preprocess`, `activation` and `labels` are defaults, which options override. `notes` state how the source was read;
-    `microns_per_pixel` is 0 if the source does not state it.
+    `assumed` are the fields among "window", "preprocess" and "activation" that neither the source nor an option states,
+    so that they are those of the network or library called `assumed_from`. `microns_per_pixel` is 0 if the source does
+    not state it.
     """
 
     original: ir.Model
@@ -28,6 +30,8 @@ class Classifier:
     layout: str = "NCHW"
     notes: tuple[str, ...] = ()
     microns_per_pixel: float = 0.0
+    assumed: tuple[str, ...] = ()
+    assumed_from: str = ""
 
     @property
     def image(self) -> ir.Value:

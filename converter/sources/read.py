@@ -122,9 +122,13 @@ def _of_tensors(checkpoint: Checkpoint, window: tuple[int, int] | None) -> Class
         own, notes = without_prefix(checkpoint, prefix)
         classifier = read_recognised(own, names, window)
         return replace(classifier, notes=(*notes, *classifier.notes))
-    name = classifier.original.graph.name
-    note = f"recognised as {name} by its tensors; the preprocessing and the activation are the defaults of {name}"
-    return replace(classifier, notes=(*classifier.notes, note))
+    name = str(classifier.original.graph.name)
+    return replace(
+        classifier,
+        notes=(*classifier.notes, f"recognised as {name} by its tensors"),
+        assumed=(*(["window"] if window is None else []), "preprocess", "activation"),
+        assumed_from=name,
+    )
 
 
 def _shapes(checkpoint: Checkpoint) -> Shapes:

@@ -39,10 +39,15 @@ def read_recognised(checkpoint: Checkpoint, names: Sequence[str], window: tuple[
                 f"scores or expect other pixels; choose {choices}"
             )
         classifier = export_loaded(checkpoint, module, name, notes)
-    note = f"recognised as {name}; the window and the preprocessing are the defaults of {name.split(':')[0]}"
+    note = f"recognised as {name} by its tensors"
     if unseen := [each for each in names if each not in made]:
         note += f"; not compared with {', '.join(unseen[:SHOWN])}, which cannot be made here"
-    return replace(classifier, notes=(note, *classifier.notes))
+    return replace(
+        classifier,
+        notes=(note, *classifier.notes),
+        assumed=(*(["window"] if window is None else []), "preprocess"),
+        assumed_from=name.split(":")[0],
+    )
 
 
 def _made(

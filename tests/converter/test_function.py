@@ -4,13 +4,17 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from support import reference
 from support.networks import UNPADDED, make_network
 from support.pictures import noise, png
 
 from converter import cli
 from converter.convert import Progress, convert_checkpoint
 from converter.errors import ConversionError, OptionError, SourceError
+from converter.sources.architecture import load_architecture
 
 TEXT_OPTIONS = {"window", "strides"}
 """Options that the command line gives as text, and Python as numbers."""
@@ -89,6 +93,38 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], expe
     assert expected_message in str(caught.value)
     assert isinstance(caught.value, ConversionError)
     assert not (tmp_path / "net").exists()
+
+
+ASSUMED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "no options": (
+        {},
+        ("the window (32×32 pixels), the preprocessing and the activation are the defaults of cifar10_80sec",),
+    ),
+    "window": ({"window": 32}, ("the preprocessing and the activation are the defaults of cifar10_80sec",)),
+    "pixels": (
+        {"preprocess": "unit", "activation": "softmax"},
+        ("the window (32×32 pixels) is the default of cifar10_80sec",),
+    ),
+    "all": ({"window": 32, "preprocess": "unit", "activation": "softmax"}, ()),
+}
+
+
+@pytest.mark.parametrize(("options", "expected_notes"), ASSUMED.values(), ids=ASSUMED)
+def test_defaults_of_a_recognised_network_are_noted(
+    tmp_path: Path, options: dict[str, Any], expected_notes: tuple[str, ...]
+) -> None:
+    """The report names the fields that come from the recognised network because no option states them."""
+    tensors = reference.random_tensors(load_architecture("cifar10_80sec"), 7, np.random.default_rng(0))
+    save_file(tensors, tmp_path / "net.safetensors")
+    report = convert_checkpoint(tmp_path / "net.safetensors", tmp_path / "net" / "1", verify=4, **options)
+    assert report.notes == ("recognised as cifar10_80sec by its tensors", *expected_notes)
+
+
+def test_an_empty_preprocessing_is_no_default(tmp_path: Path) -> None:
+    """An empty name, as of an unset variable in a script, is refused like every wrong name."""
+    network = make_network(tmp_path, UNPADDED)
+    with pytest.raises(SourceError, match=r"preprocess: expected imagenet, caffe, unit, none or a JSON file, got ''"):
+        convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, preprocess="")
 
 
 def test_other_sources_are_refused(tmp_path: Path) -> None:
