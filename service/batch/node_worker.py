@@ -52,7 +52,7 @@ class NodeConfig:
     memory_bytes: float = math.inf
     """Memory of the node that may be used, in bytes, beside the limit for all jobs."""
     retry_failed: bool = False
-    """Whether the parts are finished, and only their images without scores are scored again."""
+    """Whether images without scores in finished parts are scored again."""
     package: str = __version__
     """The version of this package on the machine that began the job."""
 

@@ -123,7 +123,7 @@ class Worker:
     def run(self, part: Part, observe: Observe = ignore_image, *, retry_failed: bool = False) -> PartReport:
         """Score the images of a part, and write its files; raises RequestError, OutputError and StoppedError.
 
-        With `retry_failed` the part is finished, and only images without scores are scored again.
+        With `retry_failed`, images that have scores in a finished part are not scored again.
         """
         return self.finish(part, self.begin(part, observe, retry_failed=retry_failed))
 
@@ -177,8 +177,11 @@ class Worker:
             raise
 
     def _kept_rows(self, part: Part) -> list[Row | None]:
-        """Return the rows of a finished part; None for images without scores."""
-        table = parquet.read_table(pa.BufferReader(self.items.store.read(f"{RESULTS}/{part.file}")))
+        """Return the rows of a part; None for images without scores, and for all images of an unfinished part."""
+        data = self.items.store.read(f"{RESULTS}/{part.file}")
+        if data is None:
+            return [None] * part.images.table.num_rows
+        table = parquet.read_table(pa.BufferReader(data))
         return [row if row["error"] is None else None for row in table.to_pylist()]
 
     def _times(self, part: Part, scored: Sequence[Scored | None], seconds: float) -> pa.Table:

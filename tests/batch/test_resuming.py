@@ -214,6 +214,19 @@ def test_failed_images_are_scored_again_on_request(images: Path) -> None:
     assert sorted(times) == sorted(row["path"] for row in before)
 
 
+def test_retries_of_unfinished_jobs(images: Path) -> None:
+    """--retry-failed also scores the images of parts that are not finished, and those that --update adds."""
+    batch(images)
+    before = rows()
+    (OUT / "results" / "part-000001.parquet").unlink()
+    assert scored_now((images, "--retry-failed")) == 6
+    assert rows() == before
+    make_images(images / "added", 3)
+    assert scored_now((images, "--retry-failed", "--update")) == 5
+    assert rows()[:10] == before
+    assert len(rows()) == 13
+
+
 def test_images_that_can_be_read_now_have_scores(images: Path) -> None:
     """An image that could not be read when the job began has scores after --retry-failed."""
     path = images / "below" / "broken.jpg"
