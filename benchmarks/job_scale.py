@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from service.batch.changes import Comparison
 from service.batch.job import RESULTS, open_job, part_file
 from service.batch.limits import FailureLimit
 from service.batch.listing import OWN, Listing
+from service.batch.reading import Copies
 from service.batch.records import Records
 from service.batch.run import Run
 from service.batch.stop import Stop
@@ -41,7 +43,7 @@ def listing(count: int) -> Listing:
     """Return images without files."""
     names = [f"s3://bucket/archive/{number // 1000:06d}/picture-{number:09d}.jpg" for number in range(count)]
     places = [name.removeprefix("s3://bucket/") for name in names]
-    columns = [pa.array(names), pa.array([150_000] * count, pa.int64()), pa.array(places)]
+    columns = [pa.array(names), pa.array([150_000] * count, pa.int64()), pa.nulls(count, pa.string()), pa.array(places)]
     return Listing(pa.Table.from_arrays(columns, schema=OWN))
 
 
@@ -67,7 +69,7 @@ def main() -> None:
             images = listing(options.count)
         print(f"bytes in memory for each image: {images.table.nbytes / options.count:.0f}")
         with timed("a new job"):
-            job = open_job(store, work.terms(""), images)
+            job = open_job(store, work.terms(""), images, Comparison("", Copies(Stop())))
         size = (Path(name) / "inputs" / "listing-0000.parquet").stat().st_size
         print(f"{len(job.bounds)} parts; bytes of the listing's file for each image: {size / options.count:.1f}")
         records = Records(tuple(range(CLASSES)), (), "", images.carried.schema)

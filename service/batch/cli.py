@@ -123,7 +123,7 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _exit_statuses() -> Iterator[None]:
     """Turn errors that concern the whole job into exit statuses."""
-    from service.batch.job import JobError
+    from service.batch.changes import JobError
     from service.batch.lease import LeaseError
     from service.batch.stores import UnreachableError
 

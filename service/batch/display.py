@@ -72,6 +72,15 @@ def open_display(statistics: RunStatistics, *, as_json: bool) -> Iterator[RunDis
         yield RunDisplay(statistics, _lines(statistics, console), _printer(console))
 
 
+def announce_comparison(images: int, *, as_json: bool) -> None:
+    """Say that files are compared with the results of earlier runs, which takes time."""
+    if as_json:
+        _print_event({"event": "compare", "images": images})
+    else:
+        text = f"{counted(images, 'image')} may have changed: comparing the content with the results"
+        sys.stderr.write(f"fullconv-batch: {text}\n")
+
+
 def _print_event(event: Event) -> None:
     sys.stderr.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 

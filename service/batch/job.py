@@ -14,6 +14,7 @@ that a job that is killed scores little again. The division depends on the listi
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from itertools import chain
@@ -24,7 +25,9 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from fullconv import __version__
+from fullconv.common.files import OutputError
 from fullconv.common.text import counted, printable
+from service.batch.changes import Comparison, JobError, Suspect, check_rows, suspects
 from service.batch.item import Item
 from service.batch.listing import BYTES, GRID, OWN, PATH, Listing
 from service.batch.stores import Store
@@ -32,12 +35,10 @@ from service.batch.stores import Store
 PART_IMAGES, PART_BYTES = 128, 512 << 20
 JOB = "job.json"
 RESULTS, TIMING, INPUTS = "results", "timing", "inputs"
+FOLDER = "folder"
+"""The entry of job.json with the folder to which the paths of images are relative."""
 OWN_NAMES = {JOB, RESULTS, TIMING, INPUTS, "grids", "leases", "sections"}
 """What a job's results consist of."""
-
-
-class JobError(Exception):
-    """The place for results belongs to another job, or holds other files."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,27 @@ class Job:
         return stop - start
 
 
-def open_job(store: Store, terms: Mapping[str, Any], images: Listing, *, update: bool = False) -> Job:
+def read_finished(store: Store, number: int, columns: list[str]) -> pa.Table:
+    """Return columns of the rows of a finished part; raises OutputError."""
+    name = f"{RESULTS}/{part_file(number)}"
+    try:
+        return parquet.read_table(pa.BufferReader(store.read(name) or b""), columns=columns)
+    except pa.ArrowException as error:
+        raise OutputError(
+            f"{name}: expected a part of the results, got a damaged file: {str(error).splitlines()[0]} Delete it, "
+            "and the same command scores its images again"
+        ) from None
+
+
+def open_job(
+    store: Store, terms: Mapping[str, Any], images: Listing, comparison: Comparison, *, update: bool = False
+) -> Job:
     """Begin a job with these terms, options and a model, or continue it.
 
     Raises JobError if the place belongs to a job with other terms or images, or holds files of no job. With `update`
-    images may have been added, which become further parts, or may be missing. Raises OutputError.
+    images may have been added, which become further parts, or may be missing. Raises OutputError, and StoppedError.
     """
+    terms = {**terms, FOLDER: comparison.folder}
     found = store.read(JOB)
     if found is None:
         if foreign := sorted(store.names("") - OWN_NAMES):
@@ -101,11 +117,21 @@ def open_job(store: Store, terms: Mapping[str, Any], images: Listing, *, update:
     document = _parsed(found)
     _check_terms(document, terms)
     tables = [_read_listing(store, entry) for entry in document[INPUTS]]
-    added = _added(pa.concat_tables(tables), images, update=update)
+    recorded = pa.concat_tables(tables)
+    added = _added(recorded, images, update=update)
+    _check_rows(store, _job(tables, images), suspects(recorded, images, document[FOLDER], comparison), comparison)
     if added.num_rows:
+        terms[FOLDER] = document[FOLDER]
         store.write(JOB, _document(terms, [*document[INPUTS], _write_listing(store, added)]))
         tables.append(added)
     return _job(tables, images)
+
+
+def _check_rows(store: Store, job: Job, found: Mapping[int, Suspect], comparison: Comparison) -> None:
+    """Raise JobError if the finished row of an image that may have changed does not hold."""
+    names = store.names(RESULTS) if found else set()
+    finished = {number for number in range(len(job.bounds)) if part_file(number) in names}
+    check_rows(found, [start for start, _ in job.bounds], finished, partial(read_finished, store), comparison)
 
 
 def _job(tables: list[pa.Table], images: Listing) -> Job:
@@ -113,7 +139,14 @@ def _job(tables: list[pa.Table], images: Listing) -> Job:
     for table in tables:
         first = bounds[-1][1] if bounds else 0
         bounds += ((first + start, first + stop) for start, stop in _divided(table[BYTES].to_pylist()))
-    return Job(Listing(pa.concat_tables(tables).combine_chunks(), images.raw), tuple(bounds))
+    return Job(Listing(_with_sizes(pa.concat_tables(tables), images).combine_chunks(), images.raw), tuple(bounds))
+
+
+def _with_sizes(recorded: pa.Table, images: Listing) -> pa.Table:
+    """Return recorded images with the sizes that their files have now."""
+    positions = pc.index_in(recorded[PATH], value_set=images.table[PATH].combine_chunks())
+    sizes = pc.coalesce(images.table[BYTES].take(positions), recorded[BYTES])
+    return recorded.set_column(recorded.schema.get_field_index(BYTES), OWN.field(BYTES), sizes)
 
 
 def _divided(sizes: list[int | None]) -> Iterator[tuple[int, int]]:
@@ -153,15 +186,16 @@ def _parsed(data: bytes) -> dict[str, Any]:
         document = json.loads(data)
     except ValueError:
         document = None
-    if not isinstance(document, dict) or not isinstance(document.get(INPUTS), list):
+    if not isinstance(document, dict) or not isinstance(document.get(INPUTS), list) or FOLDER not in document:
         raise JobError(f"OUT: expected the results of a job, got a {JOB} that cannot be read")
     return document
 
 
 def _check_terms(document: Mapping[str, Any], terms: Mapping[str, Any]) -> None:
     """Raise JobError, which names the first differences, unless a job has these terms."""
-    recorded = {name: value for name, value in document.items() if name not in ("fullconv", INPUTS)}
-    then, now = dict(_leaves(recorded)), dict(_leaves(json.loads(json.dumps(dict(terms)))))
+    recorded = {name: value for name, value in document.items() if name not in ("fullconv", FOLDER, INPUTS)}
+    asked = {name: value for name, value in terms.items() if name != FOLDER}
+    then, now = dict(_leaves(recorded)), dict(_leaves(json.loads(json.dumps(asked))))
     differences = [
         f"{name} was {json.dumps(then.get(name))} and is {json.dumps(now.get(name))}"
         for name in sorted({*then, *now})
@@ -199,7 +233,7 @@ def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
             f"{counted(added.num_rows, 'other')} (first: {example}), and {missing} missing; score the added images too "
             "with --update, or use another OUT"
         )
-    _check_unchanged(recorded, known)
+    _check_carried(recorded, known)
     return _renamed(added, recorded)
 
 
@@ -208,13 +242,9 @@ def _types(table: pa.Table) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in table.schema if field.name not in OWN.names) or "path"
 
 
-def _check_unchanged(recorded: pa.Table, known: pa.Table) -> None:
-    """Raise JobError if an image that the job has was replaced, or carries other values."""
+def _check_carried(recorded: pa.Table, known: pa.Table) -> None:
+    """Raise JobError if an image that the job has carries other values."""
     then = recorded.take(pc.index_in(known[PATH], value_set=recorded[PATH].combine_chunks()))
-    sizes = pc.not_equal(then[BYTES], known[BYTES])  # null where a size is not known
-    if pc.any(sizes).as_py():
-        path = known.filter(sizes)[PATH][0].as_py()
-        raise JobError(f"OUT: expected the images of the job there, got {path!r} in another size; use another OUT")
     for name in (each for each in recorded.column_names if each not in OWN.names):
         if _bytes_of(then.select([name])) != _bytes_of(
             known.take(pa.array(range(known.num_rows), pa.int64())).select([name])

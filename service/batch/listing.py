@@ -2,6 +2,9 @@ r"""The images of a job, as a table: what the arguments and the list of `fullcon
 
 path    the image, as the arguments or the list name it; \x and two digits stand for a byte that is not UTF-8
 bytes   size of the file; null for folders, and for files that cannot be found
+modified_or_etag
+        time of the file's last modification in UTC, or what a bucket states in its place, such as an ETag; null where
+        neither is known, as for URLs in a list
 grid    where the image's grid lies below `grids/`, without the suffix of the format
 
 Further columns are carried from the list to the results. The images of a folder, a pattern or a URL are sorted.
@@ -10,14 +13,16 @@ Images that would share a grid's place, also on file systems that ignore the cas
 
 import os
 import posixpath
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from fullconv.command.inputs import WILDCARDS, find_images
@@ -30,10 +35,12 @@ from service.batch.stores import filesystem_of
 from service.batch.urls import is_url
 from service.batch.work import SUFFIXES
 
-PATH, BYTES, GRID = "path", "bytes", "grid"
+PATH, BYTES, MODIFIED, GRID = "path", "bytes", "modified_or_etag", "grid"
 MAX_NAME_BYTES = 180
 """Bytes of the longest name of a grid without its suffix."""
-OWN = pa.schema({PATH: pa.string(), BYTES: pa.int64(), GRID: pa.string()})
+OWN = pa.schema({PATH: pa.string(), BYTES: pa.int64(), MODIFIED: pa.string(), GRID: pa.string()})
+STATED = ("md5Hash", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
+"""Entries in the listings of fsspec's stores that change with a file, the most exact first."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class _Found:
     location: str
     """Its path or URL."""
     size: int | None
+    modified: str | None
     below: str
     """Its path below the argument that named it, with "/" between its parts."""
 
@@ -120,18 +128,22 @@ def _in_folders(argument: str, out: str) -> tuple[list[_Found], int]:
         raise ImageError(f"{argument}: expected an image, a folder, a pattern or a URL, got no such file")
     inputs = find_images([path], None if not out or is_url(out) else Path(out))
     images = [
-        _Found(str(path), _size_of(path), (inputs.folders.get(path, Path()) / path.name).as_posix())
+        _Found(str(path), *_state_of(path), (inputs.folders.get(path, Path()) / path.name).as_posix())
         for path in inputs.images
     ]
     return images, inputs.skipped
 
 
-def _size_of(path: Path) -> int | None:
-    """Return the size of a file; None if it is no file, or cannot be found."""
+def _state_of(path: Path) -> tuple[int | None, str | None]:
+    """Return the size of a file and its time; None if it is no file, or cannot be found."""
     try:
-        return path.stat().st_size if path.is_file() else None
+        state = path.stat()
     except OSError:
-        return None
+        return None, None
+    if not stat.S_ISREG(state.st_mode):
+        return None, None
+    seconds, nanoseconds = divmod(state.st_mtime_ns, 10**9)
+    return state.st_size, f"{np.datetime64(seconds, 's')}.{nanoseconds:09d}Z"
 
 
 def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
@@ -150,7 +162,7 @@ def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
         place for place, entry in sorted(entries.items()) if entry["type"] == "file" and not place.startswith(results)
     ]
     images = [place for place in places if _is_image(place) or [place] == places == [path]]
-    found = [_in_store(files, place, base, entries[place].get("size")) for place in images]
+    found = [_in_store(files, place, base, entries[place]) for place in images]
     return found, len(places) - len(images)
 
 
@@ -166,15 +178,17 @@ def _is_image(place: str) -> bool:
     return PurePosixPath(place).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _in_store(files: Any, place: str, base: str, size: int | None) -> _Found:  # noqa: ANN401 (a file system)
+def _in_store(files: Any, place: str, base: str, entry: Mapping[str, Any]) -> _Found:  # noqa: ANN401 (a file system)
     below = posixpath.basename(place) if place == base else posixpath.relpath(place, base)
-    return _Found(files.unstrip_protocol(place), size, below)
+    modified = next((str(entry[name]) for name in STATED if entry.get(name) is not None), None)
+    return _Found(files.unstrip_protocol(place), entry.get("size"), modified, below)
 
 
 def _listed(path: str) -> _Found:
     """Return an image of a list. The grids of images that are given by absolute paths or URLs keep their folders."""
     below = path.partition("://")[2] if is_url(path) else path
-    return _Found(path, None if is_url(path) else _size_of(Path(path)), below)
+    size, modified = (None, None) if is_url(path) else _state_of(Path(path))
+    return _Found(path, size, modified, below)
 
 
 def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) -> Listing:
@@ -183,7 +197,8 @@ def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) ->
         twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise ImageError(f"images: expected names that differ as text too, got {twice!r} for two files; rename one")
     raw = {path: each.location for path, each in zip(paths, found, strict=True) if path != each.location}
-    own = [paths, [each.size for each in found], list(_grid_places(found, paths))]
+    sizes, times = [each.size for each in found], [each.modified for each in found]
+    own = [paths, sizes, times, list(_grid_places(found, paths))]
     columns = [pa.array(values, kind) for values, kind in zip(own, OWN.types, strict=True)]
     table = pa.Table.from_arrays(columns, schema=OWN)
     if carried is not None:

@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from fullconv.common.files import OutputError
-from service.batch.display import RunDisplay, open_display
+from service.batch.changes import Comparison
+from service.batch.display import RunDisplay, announce_comparison, open_display
 from service.batch.item import Scored
-from service.batch.job import RESULTS, Job, open_job, part_file
+from service.batch.job import RESULTS, Job, open_job, part_file, read_finished
 from service.batch.lease import lease
 from service.batch.limits import FailureLimit
 from service.batch.listing import Listing
+from service.batch.reading import Copies
 from service.batch.run_statistics import RunStatistics
 from service.batch.section_scorer import SECTIONS
 from service.batch.stop import Stop
@@ -53,13 +52,20 @@ class Run:
         Raises JobError, LeaseError, OutputError, and what the engine raises.
         """
         with lease(self.store, *self.shard, lost=self.stop.gently.set):
-            job = open_job(self.store, self.work.terms(self.weights_sha256), images, update=self.update)
+            terms = self.work.terms(self.weights_sha256)
+            job = open_job(self.store, terms, images, self._comparison, update=self.update)
             statistics, pending = self._begun(job)
             with open_display(statistics, as_json=self.as_json) as display:
                 self._score(job, pending, engine, display)
             if self.shard == WHOLE_JOB and not self.stop.gently.is_set():
                 self.store.remove_folder(SECTIONS)
         return {**statistics.document(), "stopped": self.stop.gently.is_set(), "results": self.work.out}
+
+    @property
+    def _comparison(self) -> Comparison:
+        """How images are compared with the results of earlier runs."""
+        announce = partial(announce_comparison, as_json=self.as_json)
+        return Comparison(self.work.folder, Copies(self.stop), self.retry_failed, announce)
 
     def _begun(self, job: Job) -> tuple[RunStatistics, list[int]]:
         """Return the counts of the parts that are finished, and the numbers of those to score."""
@@ -79,15 +85,7 @@ class Run:
     def _failures(self, number: int) -> Counter[str]:
         """Return the number of images without scores in a finished part, by the kind of the error."""
         self.stop.check()
-        name = f"{RESULTS}/{part_file(number)}"
-        data = self.store.read(name) or b""
-        try:
-            kinds = parquet.read_table(pa.BufferReader(data), columns=["error_kind"])["error_kind"]
-        except pa.ArrowException as error:
-            raise OutputError(
-                f"{name}: expected a part of the results, got a damaged file: {str(error).splitlines()[0]} Delete it, "
-                "and the same command scores its images again"
-            ) from None
+        kinds = read_finished(self.store, number, ["error_kind"])["error_kind"]
         return Counter(kinds.drop_null().to_pylist())
 
     def _score(self, job: Job, pending: list[int], engine: Engine, display: RunDisplay) -> None:

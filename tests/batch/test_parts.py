@@ -11,9 +11,11 @@ from support.stores import MemoryStore
 
 from service.batch import job
 from service.batch.budget import Budget
+from service.batch.changes import Comparison
 from service.batch.job import Job, open_job
 from service.batch.limits import FailureLimit
 from service.batch.listing import OWN, Listing
+from service.batch.reading import Copies
 from service.batch.stop import Stop, StoppedError
 
 
@@ -89,8 +91,8 @@ def test_wrong_limits_of_failures(text: str) -> None:
 
 def job_of(sizes: list[int | None]) -> Job:
     names = [f"{number}" for number in range(len(sizes))]
-    table = pa.table({"path": names, "bytes": pa.array(sizes, pa.int64()), "grid": names}, schema=OWN)
-    return open_job(MemoryStore(), {}, Listing(table))
+    columns = {"path": names, "bytes": pa.array(sizes, pa.int64()), "modified_or_etag": names, "grid": names}
+    return open_job(MemoryStore(), {}, Listing(pa.table(columns, schema=OWN)), Comparison("", Copies(Stop())))
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 300)), min_size=1, max_size=60))

@@ -139,15 +139,6 @@ def test_images_that_are_missing(images: Path) -> None:
     assert [row["path"] for row in rows() if row["error"]] == ["images/below/broken.jpg", "images/below/image0000.jpg"]
 
 
-def test_replaced_images_are_refused(images: Path) -> None:
-    """An image of another size than when the job began is refused."""
-    batch(images)
-    (images / "image0001.png").write_bytes(png(noise(90, 90, 1)))
-    result = batch(images, "--update")
-    assert result.exit_code == 3
-    assert "got 'images/image0001.png' in another size" in last_line(result)
-
-
 def test_two_runs_are_refused(images: Path) -> None:
     """While a run writes into a folder, another run is refused; a run that was killed does not hold the folder."""
     from service.batch.lease import lease  # noqa: PLC0415 (the command under test)

@@ -29,7 +29,7 @@ def test_without_ray_the_job_does_not_begin(tmp_path: Path, monkeypatch: pytest.
 def test_a_part_is_sent_without_the_rest_of_the_job() -> None:
     """What an actor gets of a part does not grow with the number of images of the job."""
     names, sizes = [f"images/{number:06d}.png" for number in range(100_000)], [100] * 100_000
-    table = pa.table([names, sizes, names], schema=OWN)
+    table = pa.table([names, sizes, names, names], schema=OWN)
     part = Job(Listing(table), ((500, 628),)).part(0)
     sent = pickle.dumps(detached(part))
     assert len(sent) < 20_000
