@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+from functools import partial
+from threading import Event, Thread
 from typing import Any, NoReturn
 
 import typer
@@ -27,6 +28,9 @@ from service.batch.stop import Stop, StoppedError
 
 GRACE_SECONDS = 1.0
 """Seconds in which further signals count as the first: some senders signal a process and also its group."""
+END_SECONDS = 10.0
+"""Seconds after which the process ends, at the latest, if the job stops at once: reads may block for ever."""
+CONTINUE = "interrupted: the same command continues the job"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stop = Stop()
 
@@ -42,23 +46,31 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         typer.echo(f"fullconv-batch {__version__}")
         return
-    Interruption("fullconv-batch").install()
+    interruption = Interruption("fullconv-batch")
+    interruption.install()
     try:
         app()
     except (MemoryError, OSError) as error:
         _print_error(error if str(error) else "out of memory")
-        _end(1)
+        _end(1, interruption)
     except SystemExit as ended:
-        _end(ended.code)
+        _end(ended.code, interruption)
 
 
-def _end(status: Any) -> NoReturn:  # noqa: ANN401 (Python's)
-    """End the process. After a stop at once a network may still be running, for which Python's own end would wait."""
-    if stop.at_once.is_set():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)  # a text if a further signal has ended the command
-    sys.exit(status)
+def _end(status: Any, interruption: Interruption) -> NoReturn:  # noqa: ANN401 (Python's)
+    """End the process. After a signal a thread may still compute or read, for which Python's own end would wait."""
+    if not stop.at_once.is_set() and not interruption.requested:
+        sys.exit(status)
+    if isinstance(status, str):  # the message of a signal
+        typer.echo(status, err=True)
+    _end_now(status if isinstance(status, int) else 1)
+
+
+def _end_now(status: int) -> NoReturn:
+    """End the process, although threads are working."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @app.command()
@@ -94,7 +106,7 @@ def _exit(line: BatchLine, document: dict[str, Any]) -> None:
     if limit.exceeded(failed, document["images"]["total"]):
         _fail(f"stopped: images without scores: {failed}; --max-failures is {line.max_failures}", 3)
     if document["stopped"]:
-        _fail("interrupted: the same command continues the job", 1)
+        _fail(CONTINUE, 1)
     if failed:
         _fail(f"images without scores: {failed}; the results state the errors, and --retry-failed scores them again", 3)
 
@@ -103,6 +115,7 @@ def _exit(line: BatchLine, document: dict[str, Any]) -> None:
 def _stopped_by_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM stop the job for the duration of the block: the first gently, a later one at once."""
     began: list[float] = []
+    ended = Event()
 
     def handle(*_: object) -> None:
         if not began:
@@ -110,14 +123,23 @@ def _stopped_by_signals() -> Iterator[None]:
             stop.gently.set()
             _print_error("interrupted: the parts that have begun are finished; interrupt again to give them up")
         elif time.monotonic() - began[0] > GRACE_SECONDS:
-            Thread(target=stop.now).start()
+            for work in (stop.now, partial(_end_after_all, ended)):
+                Thread(target=work, daemon=True).start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_after_all(ended: Event) -> None:
+    """End the process if the job does not end in time. The next run removes unfinished files."""
+    if not ended.wait(END_SECONDS):
+        _print_error(CONTINUE)
+        _end_now(1)
 
 
 @contextmanager
@@ -136,7 +158,7 @@ def _exit_statuses() -> Iterator[None]:
     except (LeaseError, UnavailableError) as error:  # the same command may succeed later
         _fail(error, 1)
     except StoppedError:
-        _fail("interrupted: the same command continues the job", 1)
+        _fail(CONTINUE, 1)
 
 
 def _fail(error: object, status: int) -> NoReturn:

@@ -202,7 +202,7 @@ class ItemScorer:
         """Return whether an image is divided; raises ScoringError."""
         if self.sections is None or not is_large(planned.image.width * planned.image.height):
             return Division()
-        if is_url(attempt.location) or attempt.read.size is None:  # a bucket, a folder or a pipe
+        if is_url(attempt.location) or attempt.read.size is None:  # a bucket or a folder
             return Division(why_whole="each section would have to copy its file, or to read it again")
         return self.sections.division(attempt.read, options)
 

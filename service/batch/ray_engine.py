@@ -32,8 +32,8 @@ WAIT_SECONDS = 0.5
 """Seconds between two checks whether the job stops."""
 NODES_SECONDS = 5.0
 """Seconds between two looks for nodes without an actor."""
-GIVE_UP_SECONDS = 10.0
-"""Seconds in which actors can remove unfinished files, when the job stops at once."""
+GIVE_UP_SECONDS = 8.0
+"""Seconds in which actors can remove unfinished files, when the job stops at once: fewer than the command waits for."""
 ACTORS = 2
 """Number of actors that may end for good with the same task while their nodes are alive."""
 

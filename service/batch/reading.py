@@ -68,7 +68,7 @@ class ReadImage:
     path: Path
     """Its path on this machine; for a file in memory, its name."""
     size: int | None = None
-    """Bytes of the file; None for a folder or a pipe."""
+    """Bytes of the file; None for a folder."""
     data: bytes | None = field(default=None, repr=False)
     """The file in memory; None: it is read from the path."""
     sha256: str | None = None
@@ -112,9 +112,20 @@ def read_image(location: str, size: int | None, copies: Copies) -> Iterator[Read
         yield _from_disk(Path(location), copies.stop.pause)
 
 
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+"""The kinds of files that are neither regular files nor folders."""
+
+
 def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
     began = time.monotonic()
     found = _read(str(path), path.stat, pause)
+    if kind := SPECIAL.get(stat.S_IFMT(found.st_mode)):  # a read of it could block, or never end
+        raise ReadError(f"{path}: expected a file or a folder, got {kind}")
     if not stat.S_ISREG(found.st_mode) or found.st_size > WHOLE_BYTES:
         return ReadImage(path, found.st_size if stat.S_ISREG(found.st_mode) else None)
     data = _read(str(path), path.read_bytes, pause)

@@ -1,6 +1,7 @@
 """The images of a job: folders, patterns, lists, and odd names."""
 
 import os
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -241,3 +242,21 @@ def test_lists_from_other_systems(images: Path) -> None:
     Path("list.txt").write_bytes(f"\ufeff{images}/image0001.png\r\n{images}/image0002.tif\r\n".encode())
     assert batch("--list", "list.txt").exit_code == 0
     assert len(paths()) == 2
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a character device"])
+def test_special_files_have_rows(kind: str, images: Path, tmp_path: Path) -> None:
+    """A pipe, a socket or a device in a list is not opened, and has a row with its error; other images have scores."""
+    path = tmp_path / "special.png"
+    match kind:
+        case "a named pipe":
+            os.mkfifo(path)
+        case "a socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+        case _:
+            path = Path("/dev/zero")
+    Path("list.txt").write_text(f"{path}\n{images}/image0001.png\n")
+    assert batch("--list", "list.txt").exit_code == 3
+    assert [row["error"] for row in rows()] == [f"{path}: expected a file or a folder, got {kind}", None]
+    assert rows()[0]["error_kind"] == "read"

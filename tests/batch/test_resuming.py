@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -320,3 +321,38 @@ def test_a_second_signal_gives_up(number: int, tmp_path: Path) -> None:
     assert error.splitlines()[-1] == "fullconv-batch: interrupted: the same command continues the job"
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and not path.name.startswith(".lock")]
     assert sorted(path.name for path in left) == ["job.json", next((tmp_path / "out" / "inputs").iterdir()).name]
+
+
+BLOCKED = """
+import time
+from pathlib import Path
+from service.batch import cli
+cli.GRACE_SECONDS, cli.END_SECONDS = 0.1, 1.0
+read = Path.read_bytes
+Path.read_bytes = lambda path: read(path) if path.name == "job.json" else time.sleep(1000)
+cli.main()
+"""
+"""The command, whose reads of images never end."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminated"])
+def test_a_second_signal_ends_blocked_reads(number: int, images: Path) -> None:
+    """If reads do not end, the second signal ends the command all the same; the next run removes unfinished files."""
+    arguments = [sys.executable, "-c", BLOCKED, str(images), *MODELS, "--grids", "npz", "-o", "out"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        try:
+            wait_until((OUT / "job.json").exists)
+            run.send_signal(number)
+            assert "interrupt again to give them up" in run.stderr.readline()
+            time.sleep(0.2)  # the time in which further signals count as the first
+            run.send_signal(number)
+            _, error = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 1
+    assert error.splitlines()[-1] == "fullconv-batch: interrupted: the same command continues the job"
+    (OUT / "grids").mkdir()
+    (OUT / "grids" / ".image0000.jpg.npz.0123abcd.fullconv.new").touch()
+    assert scored_now((images, "--grids", "npz")) == 10
+    assert not list(OUT.rglob(".*.new"))
