@@ -1,5 +1,6 @@
 """The settings of the server, from flags, environment variables and a file."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -125,10 +126,12 @@ def test_the_version_needs_no_models() -> None:
 
 
 def test_help_describes_every_setting() -> None:
-    """--help names and describes every setting."""
+    """--help names and describes every setting, with a unit, a place or a list of values, not a type of Python."""
     result = subprocess.run(
         [sys.executable, "-m", "service", "--help"], capture_output=True, text=True, check=True, cwd=Path.cwd()
     )
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in result.stdout
         assert field.description
+    assert "--poll SECONDS" in result.stdout
+    assert not re.findall(r"--[a-z-]+ (?:int|float|str|bool|Path)\b", result.stdout)
