@@ -10,7 +10,7 @@ A factory is the user's own code, and is run.
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,8 +31,8 @@ PACKAGES = {TORCHVISION: PYTORCH, TIMM: "pip install torch timm onnxscript"}
 """The command that installs a library with what its networks need."""
 MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)[\w.]+")
 INCEPTIONS = ("googlenet", "inception_v3")
-AUXILIARY = ("aux1", "AuxLogits")
-"""Names of their auxiliary heads."""
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""Names of their auxiliary heads, which run only in training."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -136,7 +136,7 @@ def _torchvision(name: str, tensors: Tensors, window: tuple[int, int] | None) ->
         raise _unknown(TORCHVISION, name, known, "resnet50")
     training = models.get_model_weights(name).DEFAULT.transforms()
     window = window or (training.crop_size[0],) * 2
-    options = _options(name, tensors, window)
+    options = _options(name, window)
     network = models.get_model(name, weights=None, **options)
     *_, (head, weight) = ((key, value) for key, value in network.state_dict().items() if key.endswith(".weight"))
     classes = _shape(tensors, head)
@@ -146,12 +146,24 @@ def _torchvision(name: str, tensors: Tensors, window: tuple[int, int] | None) ->
     return UntrainedModule(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
 
 
-def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
-    """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights."""
+def _options(name: str, window: tuple[int, int]) -> dict[str, Any]:
+    """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights.
+
+    Auxiliary heads are left out; without_auxiliary removes their tensors.
+    """
     if name in INCEPTIONS:
-        auxiliary = any(word in AUXILIARY for key in keys for word in key.split("."))
-        return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
+        return {"aux_logits": False, "transform_input": True, "init_weights": False}
     return {"image_size": window[0]} if name.startswith("vit_") else {}
+
+
+def without_auxiliary(arch: str, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """Return a network's tensors without those of auxiliary heads, and a note on these."""
+    package, _, name = arch.partition(":")
+    if package != TORCHVISION or name not in INCEPTIONS:
+        return tensors, ()
+    own = {key: tensor for key, tensor in tensors.items() if key.partition(".")[0] not in AUXILIARY}
+    heads = sorted({key.partition(".")[0] for key in tensors} & set(AUXILIARY))
+    return own, (f"left out: {', '.join(heads)}, which run only in training",) if heads else ()
 
 
 def _factory(package: str, name: str, window: tuple[int, int] | None) -> UntrainedModule:

@@ -24,7 +24,14 @@ from converter.sources.onnx_file import check_input
 from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
 from converter.sources.torch_heads import fit_head
-from converter.sources.torch_libraries import PACKAGES, Tensors, UntrainedModule, image_size, make_module
+from converter.sources.torch_libraries import (
+    PACKAGES,
+    Tensors,
+    UntrainedModule,
+    image_size,
+    make_module,
+    without_auxiliary,
+)
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
@@ -133,8 +140,9 @@ def load_own(checkpoint: Checkpoint, network: "torch.nn.Module", name: str) -> t
     own, notes = without_prefix(checkpoint, prefix)
     tensors: Tensors = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in own.tensors.items()}
     if name.partition(":")[0] in PACKAGES:
+        tensors, left_out = without_auxiliary(name, tensors)
         tensors, assumed = fit_head(network, tensors, name)
-        notes += assumed
+        notes += (*left_out, *assumed)
     _load(network, tensors, name)
     return notes
 

@@ -107,6 +107,23 @@ SHIPPED = {
 Case = tuple[Callable[[str], "nn.Module"], str, int, Callable[[int], "nn.Module"]]
 
 
+@pytest.mark.parametrize(("name", "auxiliary"), [("googlenet", "aux1, aux2"), ("inception_v3", "AuxLogits")])
+def test_auxiliary_heads_are_left_out(tmp_path: Path, name: str, auxiliary: str) -> None:
+    """Auxiliary heads run only in training, so that they may have other classes than the head."""
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    torch.manual_seed(0)
+    net = models.get_model(name, weights=None, transform_input=True, init_weights=False)
+    net.fc = nn.Linear(net.fc.in_features, 5)
+    randomised(net)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    classifier = read_source(tmp_path / "net.pth", arch=None, window=(96, 96))
+    check_scores(classifier, net, tmp_path)
+    assert f"left out: {auxiliary}, which run only in training" in classifier.notes
+
+
 @pytest.mark.parametrize(("name", "case"), SHIPPED.items(), ids=SHIPPED)
 def test_one_layer_as_the_head(name: str, case: Case, tmp_path: Path) -> None:
     """A head of one fully connected layer is read without --arch; the scores are PyTorch's."""
