@@ -4,7 +4,9 @@
     python benchmarks/make_fingerprints.py [--preload MODULE]
 
 Every network is made with two numbers of classes: the tensors whose shapes differ are the head. Networks without a head
-are left out. Networks are made on PyTorch's device "meta", without numbers, if their code allows it.
+are left out. Of torchvision's networks that no architecture file describes, the module of which the head is the last
+layer is a head too, if it has several layers: training scripts replace it by one layer. Networks are made on PyTorch's
+device "meta", without numbers, if their code allows it.
 """
 
 import argparse
@@ -13,13 +15,14 @@ import json
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converter.sources.architecture import shipped_name
 from converter.sources.fingerprints import FILE, HEAD_SEPARATOR, fingerprint
-from converter.sources.heads import Shapes
-from converter.sources.torch_libraries import INCEPTIONS
+from converter.sources.heads import Shapes, is_within, parent_of
+from converter.sources.torch_libraries import INCEPTIONS, TORCHVISION
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +48,22 @@ def main() -> None:
             continue
         head = sorted(key for key, shape in shapes.items() if others.get(key) != shape)
         if head and shapes.keys() == others.keys():
-            table[HEAD_SEPARATOR.join(head)][fingerprint(shapes, head)].append(name)
+            for own in (head, _stack(name, head, shapes)):
+                if own:
+                    table[HEAD_SEPARATOR.join(own)][fingerprint(shapes, own)].append(name)
     text = json.dumps(table, indent=0, sort_keys=True)
     file = Path(__file__).parents[1] / "converter" / "architectures" / FILE
     file.write_text(f"{text}\n", "utf-8")
+
+
+def _stack(name: str, head: Sequence[str], shapes: Shapes) -> list[str]:
+    """Return the keys of the module of several layers whose last layer is the head; [] without such a module."""
+    package, _, plain = name.partition(":")
+    module = parent_of(parent_of(head[0]))
+    if package != TORCHVISION or not module or shipped_name(plain):
+        return []
+    keys = sorted(key for key in shapes if is_within(key, module))
+    return keys if len(keys) > len(head) else []
 
 
 def _networks() -> Iterator[tuple[str, Make]]:

@@ -67,12 +67,12 @@ def _prefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
 
 
 def _possible_heads(last: Iterable[str], shapes: Shapes) -> Iterator[Head]:
-    """Yield the layers that may take the place of a network's last layer, whose keys are `last`, or of its module."""
+    """Yield the layers that may replace a network's last layers, whose keys are `last`, or the module of these."""
     modules = {parent_of(key) for key in last}
-    if len(modules) == 1:
-        (module,) = modules
-        heads = (head_of(name, shapes) for name in (module, parent_of(module)) if name)
-        yield from (head for head in heads if head.layers)
+    parents = {parent_of(module) for module in modules}
+    names = [*modules, *parents] if len(modules) == 1 else parents if len(parents) == 1 else []
+    heads = (head_of(name, shapes) for name in names if name)
+    yield from (head for head in heads if head.layers)
 
 
 def _known() -> dict[str, dict[str, list[str]]]:

@@ -140,6 +140,8 @@ LIBRARIES = {
     "efficientnet_b0": (torchvision_network, "classifier", 1280, new_head),
     "efficientnet_b0 inside": (torchvision_network, "classifier.1", 1280, new_head),
     "mobilenet_v3_small": (torchvision_network, "classifier.3", 1024, new_head),
+    "mobilenet_v3_small whole": (torchvision_network, "classifier", 576, new_head),
+    "mobilenet_v3_large whole": (torchvision_network, "classifier", 960, only_linear),
     "convnext_tiny": (torchvision_network, "classifier.2", 768, new_head),
     "regnet_x_400mf": (torchvision_network, "fc", 400, lambda inputs: new_head(inputs, bias=False)),
     "vit_b_16": (torchvision_network, "heads", 768, new_head),
@@ -164,6 +166,17 @@ def test_networks_of_libraries(name: str, case: Case, tmp_path: Path) -> None:
     torch.save({f"model.{key}": value for key, value in net.state_dict().items()}, tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     check_scores(classifier, net, tmp_path)
+
+
+def test_a_head_without_its_normalisation_is_refused(tmp_path: Path) -> None:
+    """The refusal names the recognised network, the tensors of whose head the checkpoint lacks."""
+    import torch
+    from torch import nn
+
+    net = changed(torchvision_network("convnext_tiny"), "classifier", nn.Sequential(nn.Flatten(1), nn.Linear(768, 7)))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(SourceError, match=r"the 182 tensors of torchvision:convnext_tiny, but it lacks classifier\.0"):
+        read_source(tmp_path / "net.pth", arch=None, window=WINDOW)
 
 
 WITHOUT_DROPOUT = {
