@@ -17,7 +17,7 @@ from converter.errors import SourceError, UnknownHeadError, UnknownTensorsError
 from converter.sources.architecture import Architecture
 from converter.sources.checkpoint import BATCHES, Checkpoint
 from converter.sources.classifier import Classifier
-from converter.sources.heads import with_own_head
+from converter.sources.heads import is_within, parent_of, with_own_head
 from converter.sources.layers import (
     Activation,
     AdaptiveAvgPool,
@@ -42,6 +42,8 @@ from converter.sources.onnx_file import check_input
 
 OPSET = 19
 IR_VERSION = 9
+SHOWN_KEYS = 3
+"""Number of missing and of unknown tensors that an error names."""
 DEFAULT_ACTIVATION = "softmax"
 ACTIVATIONS = {
     "relu": "Relu",
@@ -97,8 +99,8 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
     layers, notes = architecture.layers_for(checkpoint.tensors), tuple[str, ...]()
     if architecture.base:
         layers, notes = with_own_head(layers, shapes, architecture.base)
-    expected, got = set(tensor_keys(layers)), set(shapes)
-    check_keys(architecture.name, len(expected), sorted(expected - got), sorted(got - expected))
+    expected, got = list(tensor_keys(layers)), set(shapes)
+    check_keys(architecture.name, expected, sorted(set(expected) - got), sorted(got.difference(expected)))
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
     network.add_all(layers)
     model = network.model(architecture.name)
@@ -114,15 +116,33 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
     )
 
 
-def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequence[str]) -> None:
-    """Raise UnknownTensorsError if a checkpoint lacks some of the network's tensors, or has other tensors."""
+def check_keys(name: str, expected: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> None:
+    """Raise UnknownTensorsError if a checkpoint lacks some of the network's tensors, or has other tensors.
+
+    `expected` are the keys of the network, with those of its head at the end.
+    """
     if missing or unknown:
-        faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
-        faults += [f"also has {', '.join(unknown[:3])}"] if unknown else []
+        faults = [f"lacks {_listed(missing)}"] if missing else []
+        faults += [f"also has {_listed(unknown)}"] if unknown else []
         raise UnknownTensorsError(
-            f"checkpoint: expected the {expected} tensors of {name}, but it {' and '.join(faults)}"
-            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the checkpoint's network with --arch"
+            f"checkpoint: expected the {len(expected)} tensors of {name}, but it {' and '.join(faults)}; "
+            f"{_way_out(expected, missing, unknown)}"
         )
+
+
+def _way_out(expected: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """Return what to do about tensors that are missing or unknown."""
+    if not missing:
+        return f"leave {_listed(unknown)} out of the file, or name another network with --arch"
+    head = parent_of(expected[-1])
+    if not unknown and set(missing) == {key for key in expected if is_within(key, head)}:
+        return f"the checkpoint has no head ({head}); convert the classifier, not its backbone"
+    return "save the state_dict of the whole network, or name another network with --arch"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """Return some of several keys, separated by commas."""
+    return f"{', '.join(keys[:SHOWN_KEYS])}{' …' if len(keys) > SHOWN_KEYS else ''}"
 
 
 @dataclass

@@ -33,12 +33,17 @@ def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tup
         return checkpoint, ()
     tensors = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
     check_finite(tensors, prefix)
-    others = [key for key in checkpoint.tensors if not key.startswith(prefix)]
     note = f"the network's tensors begin with {prefix!r} in the checkpoint"
-    if others:
-        more = f" and {len(others) - SHOWN_KEYS} more" if len(others) > SHOWN_KEYS else ""
-        note += f"; left out: {', '.join(others[:SHOWN_KEYS])}{more}"
+    if others := outside(checkpoint, prefix):
+        note += f"; left out: {others}"
     return replace(checkpoint, tensors=tensors), (note,)
+
+
+def outside(checkpoint: Checkpoint, prefix: str) -> str:
+    """Return the first keys that do not begin with a prefix, separated by commas; "" if there are none."""
+    others = [key for key in checkpoint.tensors if not key.startswith(prefix)]
+    more = f" and {len(others) - SHOWN_KEYS} more" if len(others) > SHOWN_KEYS else ""
+    return f"{', '.join(others[:SHOWN_KEYS])}{more}"
 
 
 def possible_prefixes(keys: Collection[str]) -> list[str]:

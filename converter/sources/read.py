@@ -12,13 +12,13 @@ from converter.sources.caffe.read import read_caffe
 from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import recognise_module
-from converter.sources.heads import Shapes
+from converter.sources.heads import FACTORY, Shapes
 from converter.sources.keras_file import export_keras, is_keras, read_keras
 from converter.sources.model_folder import read_folder
 from converter.sources.names import names_module, resolved_name
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
-from converter.sources.prefixes import fitting_prefix, without_prefix
+from converter.sources.prefixes import fitting_prefix, outside, without_prefix
 from converter.sources.torch_module import export_module, read_module, read_trusted
 from converter.sources.torch_program import read_program
 from converter.sources.torch_recognised import read_recognised
@@ -140,7 +140,14 @@ def _build(
     checkpoint: Checkpoint, prefix: str, architectures: Sequence[Architecture], window: tuple[int, int] | None
 ) -> Classifier:
     own, notes = without_prefix(checkpoint, prefix)
-    classifier = build_recognised(own, architectures, window)
+    try:
+        classifier = build_recognised(own, architectures, window)
+    except UnknownTensorsError as error:
+        if not (others := outside(checkpoint, prefix)):
+            raise
+        raise UnknownTensorsError(
+            f"{error}; outside of {prefix!r}, it has {others}; if these are its head, {FACTORY}"
+        ) from None
     return replace(classifier, notes=(*notes, *classifier.notes))
 
 

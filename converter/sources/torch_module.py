@@ -179,7 +179,8 @@ def _load(network: "torch.nn.Module", tensors: Tensors, arch: str) -> None:
         missing, unknown = network.load_state_dict(state, strict=False)
     except Exception as error:  # hooks of modules may raise any error
         raise SourceError(f"checkpoint: it does not load into {arch}: {first_cause(error)}") from None
-    check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
+    missing = [key for key in missing if key not in misshapen and not key.endswith(BATCHES)]
+    check_keys(arch, [key for key in own if not key.endswith(BATCHES)], missing, unknown)
     for key in misshapen:
         shapes = f"expected shape {tuple(own[key].shape)}, got {tensors[key].shape}"
-        raise SourceError(f"checkpoint: {key}: {shapes}; name the checkpoint's network with --arch")
+        raise SourceError(f"checkpoint: {key}: {shapes}; name the checkpoint's own network with --arch")

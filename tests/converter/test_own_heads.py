@@ -67,6 +67,42 @@ def test_several_layers_are_refused(tmp_path: Path) -> None:
     )
 
 
+LACKS = (
+    "but it lacks fc10.bias, fc10.weight; the checkpoint has no head (fc10); convert the classifier, not its backbone"
+)
+OWN_HEAD = {"fc10.weight": (7, 64), "fc10.bias": (7,)}
+
+
+@pytest.mark.parametrize(
+    ("head", "prefix", "expected_message"),
+    [
+        (
+            {**OWN_HEAD, "extra": (3,)},
+            "",
+            "but it also has extra; leave extra out of the file, or name",
+        ),
+        ({}, "", LACKS),
+        (
+            {"head.weight": (7, 64)},
+            "net.",
+            f"{LACKS}; outside of 'net.', it has head.weight; if these",
+        ),
+    ],
+    ids=["further tensor", "no head", "head of another name"],
+)
+def test_tensors_that_do_not_fit(
+    tmp_path: Path, head: dict[str, tuple[int, ...]], prefix: str, expected_message: str
+) -> None:
+    """The refusal of tensors that are missing or superfluous says what to do about them."""
+    tensors = saved(tmp_path, head)
+    save_file(
+        {key if key in head else f"{prefix}{key}": each for key, each in tensors.items()}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(SourceError) as caught:
+        read_source(tmp_path / "a.safetensors", arch="cifar10_80sec", window=None)
+    assert expected_message in str(caught.value)
+
+
 UNNAMED = ": the checkpoint does not name layers without tensors, such as Dropout"
 FILE = """
 base = "cifar10_80sec"

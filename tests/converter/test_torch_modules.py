@@ -190,7 +190,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
 MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = {
     "missing": (
         lambda tensors: tensors.pop("bn1.bias"),
-        "the 122 tensors of torchvision:resnet18, but it lacks bn1.bias;",
+        "the 102 tensors of torchvision:resnet18, but it lacks bn1.bias;",
     ),
     "unknown": (lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "but it also has e;"),
     "head": (lambda tensors: tensors.pop("fc.weight"), "but it lacks fc.weight;"),
