@@ -52,7 +52,12 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise OutputError if a target exists that must not be replaced."""
+    """Raise OutputError if a target exists that must not be replaced; an empty directory holds no version."""
+    parent = next(parent for parent in target.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise OutputError(f"{target}: expected a folder for the version, got the file {parent}; choose another -o")
+    if target.is_dir() and not any(target.iterdir()):
+        return
     if target.exists() and not force:
         raise OutputError(
             f"{target}: expected a new version, got an existing version; choose the next version, or give --force"

@@ -45,6 +45,26 @@ def test_errors_of_other_files_are_not_the_targets(tmp_path: Path) -> None:
     assert not (tmp_path / "net").exists()
 
 
+def test_empty_directories_are_no_versions(tmp_path: Path) -> None:
+    """A directory that a script has made for the version is filled, also without --force."""
+    target = tmp_path / "net" / "1"
+    target.mkdir(parents=True)
+    write(target, "new")
+    assert (target / "model.onnx").read_text() == "new"
+    assert [target] == list(target.parent.iterdir())
+
+
+def test_files_are_no_folders_of_versions(tmp_path: Path) -> None:
+    """A target below a file is refused by the file's name."""
+    (tmp_path / "net").write_text("mine")
+    with pytest.raises(OutputError) as caught:
+        write(tmp_path / "net" / "1", "new")
+    assert str(caught.value) == (
+        f"{tmp_path / 'net' / '1'}: expected a folder for the version, got the file {tmp_path / 'net'}; "
+        "choose another -o"
+    )
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 
