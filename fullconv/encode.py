@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.areas import areas_message, is_areas
 from fullconv.common.names import AVERAGES, BORDERS, GRIDS, MODES, PRIORITIES
+from fullconv.common.special_files import read_whole
 from fullconv.common.text import encodable
 from fullconv.errors import ImageError, RequestError
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource, source_of
@@ -85,12 +86,20 @@ def with_image(request: scoring_pb2.ScoreRequest, source: ImageSource) -> scorin
     )
 
 
+def _read_whole(file: BinaryIO, name: str) -> bytes:
+    """Return what a file or a pipe holds; raises ImageError for a device, and for a pipe that holds too much."""
+    try:
+        return read_whole(file)
+    except ValueError as error:
+        raise ImageError(f"{name}: {error}") from None
+
+
 def image_message(source: ImageSource) -> scoring_pb2.Image:
     """Make the message of a whole image; raises ImageError if it cannot be read or does not fit a message."""
     match source:
         case FileSource():
             with source.opened() as file:
-                return scoring_pb2.Image(name=source.name, encoded=file.read())
+                return scoring_pb2.Image(name=source.name, encoded=_read_whole(file, source.name))
         case EncodedSource():
             return scoring_pb2.Image(name=source.name, encoded=source.data)
         case ArraySource():

@@ -21,6 +21,7 @@ from typing import Any
 
 from fullconv.common.files import OutputError, scratch_folder
 from fullconv.common.image_suffixes import PICTURES
+from fullconv.common.special_files import special_kind
 from fullconv.errors import ImageError, RequestError
 from fullconv.images import Image
 from service.batch.budget import Budget
@@ -112,19 +113,10 @@ def read_image(location: str, size: int | None, copies: Copies) -> Iterator[Read
         yield _from_disk(Path(location), copies.stop.pause)
 
 
-SPECIAL = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
-"""The kinds of files that are neither regular files nor folders."""
-
-
 def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
     began = time.monotonic()
     found = _read(str(path), path.stat, pause)
-    if kind := SPECIAL.get(stat.S_IFMT(found.st_mode)):  # a read of it could block, or never end
+    if kind := special_kind(found.st_mode):  # a read of it could block, or never end
         raise ReadError(f"{path}: expected a file or a folder, got {kind}")
     if not stat.S_ISREG(found.st_mode) or found.st_size > WHOLE_BYTES:
         return ReadImage(path, found.st_size if stat.S_ISREG(found.st_mode) else None)

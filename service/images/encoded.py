@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fullconv.common.libvips import pyvips
+from fullconv.common.special_files import TooLargeError, read_whole
 from fullconv.common.text import encodable
-from service.errors import ImageError
+from service.errors import ImageError, LimitError
 from service.images.decoding import EncodedFile
 from service.images.defects import appearance, defect_of, format_of
 from service.images.headers import JPEG, PNG, check_png_chunks, count_scans
@@ -43,13 +44,13 @@ EXPECTED = "expected a JPEG, PNG, WebP or TIFF image"
 def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
     """Open an image file; raises ImageError. Default of `name`: the file's name.
 
-    A file that is not regular, such as a pipe, is read to its end at once.
+    A pipe is read to its end at once; LimitError if it has more than 2 GiB. Devices are refused.
     """
     name = name or encodable(path.name)
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return open_bytes(file.read(), selection, name=name)
+                return open_bytes(_read_pipe(file, name), selection, name=name)
             header = file.read(HEADER_BYTES)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -60,6 +61,16 @@ def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = 
 
     picture = _open(name, header, load, lambda: path.open("rb"), selection)
     return replace(picture, file=EncodedFile(path, selection.page))
+
+
+def _read_pipe(file: BinaryIO, name: str) -> bytes:
+    """Return what a pipe holds; raises ImageError for a device, and LimitError."""
+    try:
+        return read_whole(file)
+    except TooLargeError as error:
+        raise LimitError(f"{name}: {error}") from None
+    except ValueError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:

@@ -1,6 +1,7 @@
 """Images in all supported formats become the pixels that a model takes."""
 
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -8,6 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -17,6 +19,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from support.pictures import bomb, encode, noise, png
 
+import fullconv
+from fullconv.common import special_files
+from fullconv.encode import image_message
+from fullconv.images import FileSource
 from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayInMemory, open_array
@@ -122,6 +128,31 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
     path = tmp_path / "Übersicht 图像.png"
     path.write_bytes(png(noise(20, 20, 3)))
     assert open_file(path).name == "Übersicht 图像.png"
+
+
+def test_pipes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe is an image if it has at most the limit of bytes, and is refused beyond; a device is refused unread."""
+    data = png(noise(20, 20, 3))
+    path = tmp_path / "pipe.png"
+    os.mkfifo(path)
+
+    def opened_pipe() -> Picture:
+        writer = Thread(target=path.write_bytes, args=[data])
+        writer.start()
+        try:
+            return open_file(path)
+        finally:
+            writer.join()
+
+    monkeypatch.setattr(special_files, "MAX_PIPE_BYTES", len(data))
+    assert opened_pipe().width == 20
+    monkeypatch.setattr(special_files, "MAX_PIPE_BYTES", len(data) - 1)
+    with pytest.raises(LimitError, match=r"pipe.png: expected at most 0 MiB from a pipe, got more: write the image to"):
+        opened_pipe()
+    with pytest.raises(ImageError, match=r"^zero: expected a file or a pipe, got a character device$"):
+        open_file(Path("/dev/zero"))
+    with pytest.raises(fullconv.ImageError, match=r"^zero: expected a file or a pipe, got a character device$"):
+        image_message(FileSource(Path("/dev/zero")))
 
 
 @pytest.mark.parametrize(
