@@ -1,4 +1,4 @@
-"""The parsing of the text of options: classes, bands, regions and scales."""
+"""The parsing of the text of arguments and options: images, classes, bands, regions and scales."""
 
 import math
 import re

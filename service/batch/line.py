@@ -148,6 +148,10 @@ class BatchLine(ConnectionLine, JobLine):
         if bool(self.inputs) == (self.list_file is not None):
             got = "both" if self.inputs else "none"
             raise typer.BadParameter(f"expected images or --list, got {got}", param_hint="INPUT")
+        if "" in (self.inputs or []):  # as a path, it would be the current folder
+            raise typer.BadParameter(
+                "expected an image, a folder, a pattern or a URL, got an empty text", param_hint="INPUT"
+            )
         if not self.out and not self.plan:
             raise typer.BadParameter("expected a folder or URL for the results, got none", param_hint="--out")
         if self.update and self.shard is not None:

@@ -110,6 +110,7 @@ def test_wrong_lists(name: str, text: str | bytes | None, message: str, images: 
     [
         ([], "expected images or --list, got none"),
         (["a.png", "--list", "b.txt"], "expected images or --list, got both"),
+        (["a.png", ""], "expected an image, a folder, a pattern or a URL, got an empty text"),
         (["a.png", "--engine", "server"], "expected --server with --engine server only, got none"),
         (["a.png", "--server", "h:1", "--engine", "local"], "expected --server with --engine server only"),
         (["a.png", "--server", "h:none"], "expected HOST:PORT"),
