@@ -29,7 +29,7 @@ from fullconv.common.files import OutputError
 from fullconv.common.text import counted, printable
 from service.batch.changes import Comparison, JobError, Suspect, check_rows, suspects
 from service.batch.item import Item
-from service.batch.listing import BYTES, GRID, OWN, PATH, Listing
+from service.batch.listing import BYTES, GRID, OWN, PATH, Listing, free_places
 from service.batch.stores import Store
 
 PART_IMAGES, PART_BYTES = 128, 512 << 20
@@ -263,10 +263,6 @@ def _bytes_of(table: pa.Table) -> bytes:
 
 
 def _renamed(added: pa.Table, recorded: pa.Table) -> pa.Table:
-    """Return added images, with a hash in the places of grids that the job has already."""
-    taken = {place.casefold() for place in recorded["grid"].to_pylist()}
-    places = [
-        f"{place}~{sha256(path.encode()).hexdigest()[:8]}" if place.casefold() in taken else place
-        for path, place in zip(added[PATH].to_pylist(), added["grid"].to_pylist(), strict=True)
-    ]
-    return added.set_column(added.schema.get_field_index("grid"), OWN.field("grid"), pa.array(places, pa.string()))
+    """Return added images, with a hash in the places of grids that exclude those of the job."""
+    places = [*free_places(added[GRID].to_pylist(), added[PATH].to_pylist(), recorded[GRID].to_pylist())]
+    return added.set_column(added.schema.get_field_index(GRID), OWN.field(GRID), pa.array(places, pa.string()))

@@ -213,11 +213,46 @@ def _grid_places(found: Sequence[_Found], paths: Sequence[str]) -> Iterator[str]
     """Yield the place of each image's grid."""
     places = [_safe(_text(each.below)) for each in found]
     counts = Counter(place.casefold() for place in places)
-    folders = {parent.as_posix().casefold() for place in places for parent in PurePosixPath(place).parents}
+    folders = _folders(places)
     for place, path in zip(places, paths, strict=True):
-        own = place.casefold()
-        unique = counts[own] == 1 and folders.isdisjoint(f"{own}{suffix}" for suffix in SUFFIXES.values())
-        yield place if unique else f"{place}~{sha256(path.encode()).hexdigest()[:8]}"
+        unique = counts[place.casefold()] == 1 and not _is_folder(place, folders)
+        yield place if unique else f"{place}{_mark(path)}"
+
+
+def free_places(places: Iterable[str], paths: Iterable[str], taken: Sequence[str]) -> Iterator[str]:
+    """Yield the places of further grids, with a hash in those that exclude one of the places that are taken.
+
+    Two places exclude each other if they are the same, or if the file of one is a folder of the other.
+    """
+    folders, known = _folders(taken), {place.casefold() for place in taken}
+    for place, path in zip(places, paths, strict=True):
+        *parents, name = place.split("/")
+        for depth in range(len(parents)):
+            if _is_grid("/".join(parents[: depth + 1]), known):
+                parents[depth] += _mark(path)
+        free = "/".join([*parents, name])
+        yield f"{free}{_mark(path)}" if free.casefold() in known or _is_folder(free, folders) else free
+
+
+def _folders(places: Iterable[str]) -> set[str]:
+    """Return the folders of places, without the case of letters."""
+    return {parent.as_posix().casefold() for place in places for parent in PurePosixPath(place).parents}
+
+
+def _is_folder(place: str, folders: set[str]) -> bool:
+    """Return whether the file of a grid in any format would be one of the folders."""
+    return not folders.isdisjoint(f"{place.casefold()}{suffix}" for suffix in SUFFIXES.values())
+
+
+def _is_grid(folder: str, places: set[str]) -> bool:
+    """Return whether a folder would be the file of a grid in any format."""
+    name = folder.casefold()
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in places for suffix in SUFFIXES.values())
+
+
+def _mark(path: str) -> str:
+    """Return what distinguishes the place of an image's grid from other places."""
+    return f"~{sha256(path.encode()).hexdigest()[:8]}"
 
 
 def _safe(place: str) -> str:

@@ -231,6 +231,19 @@ def test_long_names_and_names_of_folders_have_grids(images: Path) -> None:
     assert len({row["grid"] for row in rows()}) == 3
 
 
+@pytest.mark.parametrize("names", [["a.png", "a.png.npz/b.png"], ["a.png.npz/b.png", "a.png"]], ids=["file", "folder"])
+def test_grids_of_added_images_exclude_no_other(names: list[str], images: Path) -> None:
+    """If the grid of an image has the name of another image's folder, both have grids, whichever was added later."""
+    folder = images / "odd"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(noise(70, 70, 1)))
+        assert batch(folder, "--grids", "npz", "--update").exit_code == 0
+    assert all((OUT / row["grid"]).is_file() for row in rows())
+    assert len({row["grid"] for row in rows()}) == 2
+    assert batch(folder, "--grids", "npz").exit_code == 0
+
+
 def test_urls_of_a_list_that_cannot_be_opened_have_rows(images: Path) -> None:
     """A URL with an unknown protocol has a row with its error; the other images of the list have scores."""
     Path("list.txt").write_text(f"s33://bucket/a.png\n{images}/image0001.png\n")
