@@ -30,6 +30,8 @@ from service.batch.urls import is_url
 ZARR_METADATA = "zarr.json"
 WRITE_SECONDS, LEAST_RATE = 120.0, 128 << 10
 """A write into a bucket fails after WRITE_SECONDS, and a second for each LEAST_RATE bytes."""
+WITH_FOLDERS = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs"}
+"""Protocols of fsspec whose files need a folder that exists. A bucket needs none, and each request costs."""
 
 
 class UnreachableError(OutputError):
@@ -167,8 +169,19 @@ class RemoteStore:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
-        limit = self._limit(len(data))
-        self._tried(name, "written", lambda: self._files.pipe_file(self._place(name), data, **limit))
+        place, limit = self._place(name), self._limit(len(data))
+
+        def written() -> None:
+            self._make_folder_of(place)
+            self._files.pipe_file(place, data, **limit)
+
+        self._tried(name, "written", written)
+
+    def _make_folder_of(self, place: str) -> None:
+        """Make the folder of a file, where the store has folders."""
+        protocol = self._files.protocol
+        if WITH_FOLDERS.intersection([protocol] if isinstance(protocol, str) else protocol):
+            self._files.makedirs(posixpath.dirname(place), exist_ok=True)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; returns whether it was written.
@@ -179,6 +192,7 @@ class RemoteStore:
         place = self._place(name)
 
         def created() -> bool:
+            self._make_folder_of(place)
             try:
                 self._files.pipe_file(place, data, mode="create", **self._limit(len(data)))
             except Exception as error:  # stores refuse an existing file, and the mode, with different errors
@@ -203,6 +217,7 @@ class RemoteStore:
                 self._tried(name, "written", partial(self._put, file, place))
 
     def _put(self, file: Path, place: str) -> None:
+        self._make_folder_of(place)
         self._files.put_file(str(file), place, **self._limit(file.stat().st_size))
 
     def _limit(self, size: int) -> dict[str, float]:

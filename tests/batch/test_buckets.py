@@ -237,6 +237,17 @@ def test_other_stores(url: str, kind: type[MemoryFileSystem], bucket: FlakyFileS
     files.store.clear()
 
 
+def test_stores_with_folders(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL of files gives the same results as their folder: what a store of folders needs is made."""
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
+    batch(images, "--grids", "npz")
+    out = tmp_path / "further" / "out"
+    for processed in (10, 0):
+        result = batch(images, "--grids", "npz", "--json", out=f"file://{out}")
+        assert json.loads(result.stdout)["images"]["processed"] == processed
+    assert written(out) == written()
+
+
 @pytest.mark.usefixtures("bucket")
 def test_results_below_the_images_are_left_out() -> None:
     """Grids of an earlier run that lie below the argument are not images of the job."""
