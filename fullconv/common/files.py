@@ -1,5 +1,6 @@
 """Writing of files that appear complete or not at all, and the suffixes of the formats of results."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -66,7 +67,8 @@ class _OutputFile(FileIO):
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file for writing, which replaces `path` when the block ends and is deleted if the block raises.
 
-    Raises OutputError if the file cannot be written. Exceptions of the block pass unchanged.
+    The file is on the disk before it has its name, so that it is complete also after a loss of power. Raises
+    OutputError if the file cannot be written. Exceptions of the block pass unchanged.
     """
     _remove_leftovers_once(path.parent)
     with ExitStack() as opened:
@@ -74,8 +76,24 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
         with BufferedWriter(_OutputFile(partial, path)) as file:
             yield file
+            with errors_of(path):
+                sync_file(file)
         with errors_of(path):
             partial.replace(path)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Wait until what was written is on the disk; raises OSError."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the files of a folder are on the disk; raises OSError."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.common.files import atomic_folder
+from fullconv.common.files import atomic_folder, sync_folder
 from fullconv.errors import RequestError
 from fullconv.grid import GridHeader, GridRows, RowSink
 from fullconv.grids.arrays import GridArray, array_rows, arrays_bytes, grid_arrays
@@ -71,6 +71,7 @@ def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
                 image.write(rows)
 
         yield RowBlocks(write, _block_rows(values.header), header.vertical.count)
+        sync_folder(folder)
 
 
 def _block_rows(header: GridHeader) -> int:

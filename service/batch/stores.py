@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import fsspec
 
-from fullconv.common.files import OutputError, atomic_write, make_folder_of, scratch_folder
+from fullconv.common.files import OutputError, atomic_write, make_folder_of, scratch_folder, sync_file
 from fullconv.common.temporary import temporary
 from fullconv.common.text import printable
 from fullconv.errors import RequestError
@@ -90,20 +90,21 @@ class LocalStore:
         make_folder_of(path)
         with atomic_write(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # a part that has its name is finished, also after a loss of power
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; returns whether it was written."""
         path = self.root / name
         make_folder_of(path)
         try:
-            with temporary(path, lambda partial: partial.write_bytes(data)) as partial:
+            with temporary(path, Path.touch) as partial:
+                with partial.open("wb") as file:
+                    file.write(data)
+                    sync_file(file)
                 os.link(partial, path)
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in (EPERM, ENOTSUP):  # some file systems have no links
+            if error.errno not in (EPERM, ENOTSUP, ENOSYS):  # some file systems have no links
                 raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
             if path.exists():
                 return False

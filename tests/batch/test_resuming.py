@@ -1,6 +1,8 @@
 """Jobs that are ended and continued, and places for results that belong to another job."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -266,6 +268,36 @@ def test_a_full_disk_of_a_process(grids: list[str], tmp_path: Path) -> None:
     assert run.returncode == 3
     assert "cannot be written: File too large" in run.stderr.splitlines()[-1]
     assert not list((tmp_path / "out").rglob(".*.new"))
+
+
+@pytest.mark.parametrize("kind", ["job.json", "npz", "part"])
+def test_files_are_on_the_disk_before_they_have_names(kind: str, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system cannot write a file to the disk, no file has its name, and a later run continues the job."""
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if kind in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        result = batch(images, "--grids", "npz")
+    assert result.exit_code == 3
+    assert "cannot be written: Input/output error" in last_line(result)
+    assert not [path for path in OUT.rglob("*") if kind in path.name]
+    assert scored_now((images, "--grids", "npz")) == 10
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_file_systems_without_links(number: int, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job begins on a file system that has no links."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert scored_now((images,)) == 10
 
 
 @pytest.mark.parametrize("attempt", range(5))
