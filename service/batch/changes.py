@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fullconv.common.text import printable
+from fullconv.common.text import counted, printable
 from service.batch.listing import BYTES, MODIFIED, PATH, Listing
 from service.batch.reading import WHOLE_BYTES, Copies, ReadError, read_image
 from service.batch.stop import StoppedError
@@ -39,8 +39,8 @@ class Comparison:
     """The folder to which paths are relative now."""
     copies: Copies
     retry_failed: bool = False
-    announce: Callable[[int], object] = lambda _: None
-    """Takes the number of images that are to be compared, before this begins."""
+    announce: Callable[[str], object] = lambda _: None
+    """Takes the reason for a long comparison, before this begins."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def check_rows(
             by_part.setdefault(number, {})[suspect.path] = suspect
     if not by_part:
         return
-    comparison.announce(sum(map(len, by_part.values())))
+    count = sum(map(len, by_part.values()))
+    comparison.announce(f"{counted(count, 'image')} may have changed: comparing the content with the results")
     with ThreadPoolExecutor(READERS, thread_name_prefix="compared") as pool:
         for number, images in by_part.items():
             rows = [row for row in read(number, COLUMNS).to_pylist() if row["path"] in images]

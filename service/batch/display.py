@@ -72,13 +72,12 @@ def open_display(statistics: RunStatistics, *, as_json: bool) -> Iterator[RunDis
         yield RunDisplay(statistics, _lines(statistics, console), _printer(console))
 
 
-def announce_comparison(images: int, *, as_json: bool) -> None:
-    """Say that files are compared with the results of earlier runs, which takes time."""
+def announce(event: str, reason: str, *, as_json: bool) -> None:
+    """Say why a run does not begin yet."""
     if as_json:
-        _print_event({"event": "compare", "images": images})
+        _print_event({"event": event, "reason": reason})
     else:
-        text = f"{counted(images, 'image')} may have changed: comparing the content with the results"
-        sys.stderr.write(f"fullconv-batch: {text}\n")
+        sys.stderr.write(f"fullconv-batch: {printable(reason)}\n")
 
 
 def _print_event(event: Event) -> None:

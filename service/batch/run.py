@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from service.batch.changes import Comparison
-from service.batch.display import RunDisplay, announce_comparison, open_display
+from service.batch.display import RunDisplay, announce, open_display
 from service.batch.item import Scored
 from service.batch.job import RESULTS, Job, open_job, part_file, read_finished
-from service.batch.lease import lease
+from service.batch.lease import Waiting, lease
 from service.batch.limits import FailureLimit
 from service.batch.listing import Listing
 from service.batch.reading import Copies
@@ -51,7 +51,8 @@ class Run:
 
         Raises JobError, LeaseError, OutputError, and what the engine raises.
         """
-        with lease(self.store, *self.shard, lost=self.stop.gently.set):
+        waiting = Waiting(self.stop.wait_to_begin, partial(announce, "wait", as_json=self.as_json))
+        with lease(self.store, *self.shard, lost=self.stop.gently.set, waiting=waiting):
             terms = self.work.terms(self.weights_sha256)
             job = open_job(self.store, terms, images, self._comparison, update=self.update)
             statistics, pending = self._begun(job)
@@ -64,8 +65,8 @@ class Run:
     @property
     def _comparison(self) -> Comparison:
         """How images are compared with the results of earlier runs."""
-        announce = partial(announce_comparison, as_json=self.as_json)
-        return Comparison(self.work.folder, Copies(self.stop), self.retry_failed, announce)
+        tell = partial(announce, "compare", as_json=self.as_json)
+        return Comparison(self.work.folder, Copies(self.stop), self.retry_failed, tell)
 
     def _begun(self, job: Job) -> tuple[RunStatistics, list[int]]:
         """Return the counts of the parts that are finished, and the numbers of those to score."""

@@ -55,3 +55,8 @@ class Stop:
         """Wait; raises StoppedError as soon as the job stops at once."""
         self.at_once.wait(seconds)
         self.check()
+
+    def wait_to_begin(self, seconds: float) -> None:
+        """Wait while nothing has begun; raises StoppedError as soon as the job stops."""
+        if self.gently.wait(seconds):
+            raise StoppedError

@@ -20,6 +20,7 @@ from service.batch import cli, lease, reading, retries, worker
 from service.batch.budget import Budget
 from service.batch.item import Divided, ItemScorer, Scored
 from service.batch.reading import Copies
+from service.batch.stop import Stop
 from service.batch.stores import RemoteStore
 
 
@@ -167,18 +168,64 @@ def test_buckets_that_refuse_to_be_written_end_the_job(bucket: FlakyFileSystem) 
     assert in_bucket(bucket, "out") == {}
 
 
-def test_a_bucket_has_one_run_at_a_time(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a run renews its lease, another is refused; the lease of a run that was killed ends."""
-    store = RemoteStore("flaky://bucket/out")
-    held = {"owner": "another", "host": "far", "process": 7, "renewed": time.time() - 30}
-    store.write("leases/shard-0-of-1.json", json.dumps(held).encode())
+def lease_of_another(renewed: float) -> bytes:
+    """Return the lease of a run on a machine whose clock states this time."""
+    return json.dumps({"owner": "another", "host": "far", "process": 7, "renewed": renewed}).encode()
+
+
+@pytest.mark.parametrize("ahead", [-86400.0, 0.0, 90.0, 86400.0], ids="{:.0f} s".format)
+def test_a_bucket_has_one_run_at_a_time(ahead: float, bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run renews its lease, another is refused, whatever the clocks of the machines state."""
+    assert bucket.store
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.01)
+    store, name = RemoteStore("flaky://bucket/out"), "leases/shard-0-of-1.json"
+    store.write(name, lease_of_another(ahead + time.time()))
+    monkeypatch.setattr(Stop, "wait_to_begin", lambda *_: store.write(name, lease_of_another(ahead + time.time())))
     result = batch("flaky://bucket/in", out="flaky://bucket/out")
     assert result.exit_code == 1
-    assert "another run of this job, process 7 on far, was writing 3" in last_line(result)
-    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 20)
-    assert batch("flaky://bucket/in", out="flaky://bucket/out").exit_code == 3
+    assert "another run was writing here: waiting for at most 90 s, to see whether it has ended" in last_line(result)
+    assert f"{name}: another run of this job, process 7 on far, is writing here" in last_line(result)
+
+
+@pytest.mark.parametrize("ahead", [-86400.0, 0.0, 90.0, 86400.0], ids="{:.0f} s".format)
+@pytest.mark.parametrize("name", ["shard-0-of-1", "shard-1-of-2"])
+def test_leases_of_ended_runs_end(
+    name: str, ahead: float, bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that is not renewed ends, whatever its clock states, and is removed; no run waits for it again."""
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.1)
+    RemoteStore("flaky://bucket/out").write(f"leases/{name}.json", lease_of_another(ahead + time.time()))
+    first, second = (batch("flaky://bucket/in", "--json", out="flaky://bucket/out") for _ in range(2))
+    events = [json.loads(line)["event"] for line in first.stderr.splitlines()[:-1]]
+    assert events[:2] == ["wait", "start"]
+    assert '"wait"' not in second.stderr
     assert len(rows_in(bucket, "out")) == 10
     assert not any(name.startswith("leases/") for name in in_bucket(bucket, "out"))
+
+
+def test_a_run_that_waits_begins_when_the_other_has_ended(
+    bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run waits for a lease, and begins as soon as it is released."""
+    store, name = RemoteStore("flaky://bucket/out"), "leases/shard-0-of-1.json"
+    store.write(name, lease_of_another(time.time()))
+    monkeypatch.setattr(Stop, "wait_to_begin", lambda *_: store.remove(name))
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lease._Held, "take", lambda *_: None)  # noqa: SLF001 (which would wait too)
+    assert batch("flaky://bucket/in", out="flaky://bucket/out").exit_code == 3
+    assert len(rows_in(bucket, "out")) == 10
+
+
+def test_a_run_that_waits_ends_at_the_first_signal(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waits for a lease has begun nothing, and ends when it is asked to stop."""
+    RemoteStore("flaky://bucket/out").write("leases/shard-0-of-1.json", lease_of_another(0.0))
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 600.0)
+    monkeypatch.setattr(lease, "_is_released", lambda *_: cli.stop.gently.set())
+    result = batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert result.exit_code == 1
+    assert "interrupted: the same command continues the job" in last_line(result)
+    assert [*in_bucket(bucket, "out")] == ["leases/shard-0-of-1.json"]
 
 
 def test_leases_are_renewed(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +324,13 @@ def test_a_run_whose_lease_was_taken_over_stops(bucket: FlakyFileSystem, monkeyp
 
 
 @pytest.mark.parametrize("shards", [(0, 1), (1, 2)], ids=["whole", "shard"])
-def test_leases_of_shards_and_of_the_whole_job(shards: tuple[int, int], bucket: FlakyFileSystem) -> None:
+def test_leases_of_shards_and_of_the_whole_job(
+    shards: tuple[int, int], bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run of the whole job and a run of a shard exclude each other, and two shards do not."""
     assert bucket.store
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     store = RemoteStore("flaky://bucket/out")
     with lease.lease(store, *shards):
         with pytest.raises(lease.LeaseError, match="another run of this job"), lease.lease(store, *shards):

@@ -57,7 +57,8 @@ def test_copies_of_the_images_continue(images: Path) -> None:
     assert "0 processed now, 10 in earlier runs" in result.stdout
     assert "10 images may have changed: comparing the content with the results" in result.stderr
     event, *_ = map(json.loads, batch(images, "--json").stderr.splitlines()[:-1])
-    assert event | {"time": 0} == {"time": 0, "event": "compare", "images": 10}
+    assert event["event"] == "compare"
+    assert event["reason"] == "10 images may have changed: comparing the content with the results"
     assert written() == before
 
 

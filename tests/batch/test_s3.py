@@ -251,16 +251,18 @@ def test_shards_that_start_together_are_one_job(bucket: Bucket) -> None:
     assert bucket.objects("out") == bucket.objects("expected")
 
 
-def test_a_second_run_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a run of another process scores, a second run is refused and leaves no trace; the first one finishes."""
-    batch(IN, out="s3://bucket/expected")
+def test_a_second_run_waits(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run of another process scores, a second run waits, and then finds that nothing is left to do."""
+    subprocess.run(command(IN, "-o", "s3://bucket/expected"), check=False, capture_output=True)
     monkeypatch.setitem(bucket.faults.seconds, "image0001.png", 5.0)
     with subprocess.Popen(command(IN, "-o", OUT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         wait_until(lambda: "image0001.png" not in bucket.faults.seconds)  # it is being read
-        result = batch(IN, out=OUT)
+        second = subprocess.run(command(IN, "-o", OUT), check=False, capture_output=True, text=True)
         assert run.wait(60) == 3
-    assert result.exit_code == 1
-    assert "leases/shard-0-of-1.json: another run of this job, process " in last_line(result)
+    event = json.loads(second.stderr.splitlines()[0])
+    assert event["event"] == "wait"
+    assert "shard-0-of-1.json: another run was writing here: waiting for at most 90 s" in event["reason"]
+    assert json.loads(second.stdout)["images"] == {"total": 10, "kept": 10, "processed": 0, "failed": 2}
     assert rows_of(bucket.objects("out")) == rows_of(bucket.objects("expected"))
     assert not any(name.startswith("leases/") for name in bucket.objects("out"))
 
@@ -268,6 +270,7 @@ def test_a_second_run_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 def test_one_of_many_runs_has_the_lease(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of runs that start at the same moment, one holds the lease; answers that are lost make no difference."""
     monkeypatch.setattr(bucket.faults, "lost", 0.3)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
     runs = 6
     start, end, lock, holders = Barrier(runs), Barrier(runs), Lock(), []
 
