@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,14 +17,10 @@ from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
 from fullconv.common.interruption import Interruption
 from fullconv.common.loading import end_loading
-from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.common.text import counted
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
-
-if TYPE_CHECKING:
-    from fullconv.command.task import ScoreTask
 
 OPENED = 10
 """Largest number of pages that are opened in the browser."""
@@ -68,8 +63,10 @@ def score(line: CommandLine) -> None:
 def _score(line: CommandLine) -> None:
     """Score the images, print the answers, and write the files."""
     from fullconv.command.inputs import find_images
+    from fullconv.command.model_checks import check_model_options
     from fullconv.command.output_checks import check_outputs
     from fullconv.command.task import ScoreTask
+    from fullconv.grids import check_packages
 
     options = line.options()
     with _exit_statuses():
@@ -84,7 +81,8 @@ def _score(line: CommandLine) -> None:
             scorer, model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
         )
         check_outputs(outputs, images, line.mask)
-        _check_probabilities(task)
+        check_packages(outputs.grids, outputs.files)
+        check_model_options(outputs, options, lambda: scorer.model(model, version))
         if inputs.skipped:
             typer.echo(
                 f"images: {len(images)}; skipped: {counted(inputs.skipped, 'other file')} and links to folders",
@@ -141,13 +139,3 @@ def _exit_statuses() -> Iterator[None]:
     except (ImageError, RequestError, UnavailableError, OutputError, MisplacedProgramError) as error:
         print_error(error)
         raise typer.Exit(1 if isinstance(error, (UnavailableError, MisplacedProgramError)) else 3) from None
-
-
-def _check_probabilities(task: "ScoreTask") -> None:
-    """Refuse to average or to write probabilities of a model without probabilities."""
-    for option, value in (("average", task.options["average"]), ("grid-as", task.outputs.files.get("grid_as"))):
-        wants = value in ("probabilities", "probability")
-        if wants and task.scorer.model(task.model, task.version).output.kind == RAW:
-            raise typer.BadParameter(
-                f"expected scores, got {value}, which model {task.model!r} does not have", param_hint=f"--{option}"
-            )

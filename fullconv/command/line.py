@@ -1,6 +1,6 @@
 """The command line of `fullconv-score`: the images, and the options of the command itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,13 @@ from fullconv.common.names import PrecisionName, ProviderName
 
 if TYPE_CHECKING:
     from fullconv.base import BaseScorer
+
+DESCRIBING = {field.name for field in fields(ConnectionLine)} | {
+    *("model", "version", "server", "models", "provider", "precision", "describe", "as_json", "images"),
+}
+"""The fields of options that --describe may have."""
+OPTION_NAMES = {"open_pages": "open"}
+"""The names of options that differ from those of their fields."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,18 @@ class CommandLine(ConnectionLine, OutputLine):
         """Exit with status 2 for options that contradict each other."""
         if self.describe and self.images:
             raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE")
-        if not self.describe and not self.images:
+        if self.describe:
+            self._check_described()
+        elif not self.images:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE")
         super().__post_init__()
+
+    def _check_described(self) -> None:
+        """Exit with status 2 for an option that has no meaning for the description of a model."""
+        for each in fields(self):
+            if each.name not in DESCRIBING and getattr(self, each.name) != each.default:
+                option = OPTION_NAMES.get(each.name, each.name.replace("_", "-"))
+                raise typer.BadParameter("expected no such option with --describe", param_hint=f"--{option}")
 
     def open_scorer(self) -> "BaseScorer":
         """Return the client or the scorer that the options choose; raises RequestError."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fullconv.common.files import RASTER_SUFFIX, make_folder_of, names_file
+from fullconv.common.files import RASTER_SUFFIX, check_folder_of, make_folder_of, names_file
 from fullconv.file_options import FileOptions
 from fullconv.objects.rule import ObjectOptions
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
@@ -64,6 +64,12 @@ class Outputs:
     def path(self, name: str, folder: Path = Path()) -> Path:
         """Return the path of an output: a name without a folder lies in the folder of outputs, if there is one."""
         return Path(name) if self.output_dir is None or "/" in name else self.output_dir / folder / name
+
+    def check_folders(self, *paths: Path) -> None:
+        """Raise OutputError for outputs whose folder is missing, unless it lies in the folder of outputs."""
+        for path in paths:
+            if self.output_dir is None or not path.is_relative_to(self.output_dir):
+                check_folder_of(path)
 
     def make_folders(self, *paths: Path) -> None:
         """Make the folders of outputs that lie in the folder of outputs; raises OutputError."""

@@ -89,11 +89,14 @@ class ScoreTask:
         return [documents[position] for position in sorted(documents)]
 
     def _image_table(self) -> AbstractContextManager[ImageTable | None]:
-        """Open the table of images, if there is one."""
+        """Open the table of images, if there is one; a plan only checks its folder. Raises OutputError."""
         outputs = self.outputs
-        if outputs.table is None or self.plan_only:
+        if outputs.table is None:
             return nullcontext()
         path = outputs.path(outputs.table)
+        if self.plan_only:
+            outputs.check_folders(path)
+            return nullcontext()
         outputs.make_folders(path)
         names = [str(name) for name in self.options.get("classes", ())]
         return image_table(path, self._describe(), names, self.options.get("average", "scores"))
@@ -174,7 +177,9 @@ class ScoreTask:
         """Score one image and write its outputs; raises ScoringError or OutputError."""
         options = self._options_of(image)
         if self.plan_only:
-            return self.scorer.plan(image, model=self.model, version=self.version, **options)
+            plan = self.scorer.plan(image, model=self.model, version=self.version, **options)
+            self._writer.check(image, plan)
+            return plan
         outputs = self.outputs
         outputs.make_folders(*outputs.paths_for(outputs.names, image))
         with object_files(outputs.paths_for(outputs.boxes, image)) as write:

@@ -16,6 +16,7 @@ from fullconv.description import ModelDescription
 from fullconv.grid import RowSink
 from fullconv.grids import cell_values, file_bytes, grid_file, needs_model, uses_softmax, values_file
 from fullconv.grids.cells import CellValues
+from fullconv.grids.corners import corners_of
 from fullconv.options import Options
 from fullconv.shown import ShownClasses, class_indices, shown_classes
 
@@ -79,6 +80,13 @@ class OutputWriter:
             yield heatmap_files(
                 paths, planned.header, shown, planned.pixels, outputs.style, drawing, report_unread=report
             )
+
+    def check(self, image: Path, planned: Answer) -> None:
+        """Raise OutputError or ImageError if the files of an image cannot be written, as `sinks` would."""
+        outputs = self.outputs
+        outputs.check_folders(*outputs.paths_for(outputs.names, image))
+        if any(name.lower().endswith(".geojson") for name in outputs.grids):
+            corners_of(self._cell_values(planned))
 
     def sizes(self, image: Path, planned: Answer) -> dict[str, int | None]:
         """Return the bytes of the uncompressed values or pixels in each file of an image; None: not known yet."""

@@ -1,5 +1,6 @@
 """Writing of files that appear complete or not at all, and the suffixes of the formats of results."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -112,6 +113,15 @@ def make_folder_of(path: Path) -> None:
     """Make the folder of an output, if it does not exist; raises OutputError."""
     with errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise OutputError if the folder of an output does not exist or cannot be written."""
+    with errors_of(path):
+        with os.scandir(path.parent):
+            pass
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextmanager

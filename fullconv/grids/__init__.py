@@ -11,7 +11,7 @@
 `fullconv.file_options` describes what else the files can hold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +27,10 @@ from fullconv.grids.arrays import arrays_bytes
 from fullconv.grids.cells import CellValues
 from fullconv.grids.geojson import geojson_file
 from fullconv.grids.geotiff import raster_bytes, tiff_file
+from fullconv.grids.merged import region_shapes
 from fullconv.grids.npz import npz_file
 from fullconv.grids.table import csv_file, parquet_file
-from fullconv.grids.zarr import zarr_bytes, zarr_folder
+from fullconv.grids.zarr import zarr_bytes, zarr_folder, zarr_library
 from fullconv.images import ScoredPixels
 
 SUFFIXES = {
@@ -88,6 +89,25 @@ def cell_values(
     return CellValues(header, kind, chosen, options or {}, colours, image, kind)
 
 
+def check_model(model: ModelDescription, options: FileOptions) -> None:
+    """Raise RequestError, which names the option, for a value that files of a model's grid cannot have."""
+    if model.output.kind == RAW:
+        if options.get("grid_as") == "probability":
+            raise RequestError(f"grid_as: expected scores, got probability, which model {model.name!r} does not have")
+        return
+    threshold = options.get("threshold")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise RequestError(f"threshold: expected a probability from 0 to 1, got {threshold}")
+
+
+def check_packages(names: Sequence[str], options: FileOptions) -> None:
+    """Raise RequestError if a package is missing that one of the files needs."""
+    if any(name.lower().endswith(".zarr") for name in names):
+        zarr_library()
+    if options.get("merge"):
+        region_shapes()
+
+
 def checked_values(
     name: str,
     header: GridHeader,
@@ -103,8 +123,7 @@ def checked_values(
     if not needs_model(name, options):
         return CellValues(header, RAW, header.indices, options)
     model = describe()
-    if model.output.kind == RAW and options.get("grid_as") == "probability":
-        raise RequestError(f"grid_as: expected scores, got probability, which model {model.name!r} does not have")
+    check_model(model, options)
     if uses_softmax(name, model.output.kind, options) and len(header.indices) < model.output.classes:
         raise RequestError(
             f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "

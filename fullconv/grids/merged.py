@@ -28,7 +28,7 @@ def merged_file(path: Path, values: CellValues) -> Iterator[RowSink]:
 
     Raises OutputError, RequestError, ImageError.
     """
-    shapes, corners = _shapes(), corners_of(values)
+    shapes, corners = region_shapes(), corners_of(values)
     size = values.header.shape[:2]
     winners, highest = np.full(size, values.no_class, values.winner_type), np.zeros(size, np.float32)
     with atomic_write(path) as file, feature_collection(file, corners.coordinates.crs) as add:
@@ -77,7 +77,7 @@ def _ring(corners: Corners, points: list[tuple[float, float]], *, is_hole: bool)
     return texts[::-1] if (area > 0) == is_hole else texts
 
 
-def _shapes() -> Callable[[NDArray[np.int32]], Iterator[tuple[list[list[tuple[float, float]]], int]]]:
+def region_shapes() -> Callable[[NDArray[np.int32]], Iterator[tuple[list[list[tuple[float, float]]], int]]]:
     """Return the function that yields the rings of each region, the exterior ring first, and the region's number."""
     try:
         from rasterio.features import shapes  # noqa: PLC0415 (an extra)

@@ -47,7 +47,7 @@ def zarr_bytes(values: CellValues) -> int:
 @contextmanager
 def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
     """Write a .zarr folder; yields the function that takes the rows. Raises OutputError, RequestError."""
-    zarr, header = _library(), values.chosen_header
+    zarr, header = zarr_library(), values.chosen_header
     with atomic_folder(path) as folder:
         attributes = {
             MARK: header.image.name,
@@ -97,7 +97,8 @@ def _array(group: Any, array: GridArray, values: CellValues) -> Any:  # noqa: AN
     )
 
 
-def _library() -> Any:  # noqa: ANN401 (an extra)
+def zarr_library() -> Any:  # noqa: ANN401 (an extra)
+    """Return the package zarr; raises RequestError if it is missing."""
     try:
         import zarr  # noqa: PLC0415 (an extra)
     except ImportError:

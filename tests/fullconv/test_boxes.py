@@ -211,14 +211,14 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], int, str]] = {
     "a threshold alone": (lambda _: ["--threshold", 0.5], 2, "--threshold: expected --boxes, or --grid OUT.csv"),
     "a threshold above 1": (
         lambda folder: ["--boxes", folder / "a.csv", "--threshold", 1.5],
-        3,
+        2,
         "threshold: expected a probability from 0 to 1, got 1.5",
     ),
     "an unknown class": (lambda folder: ["--boxes", folder / "a.csv", "--classes", "cat"], 3, "got 'cat'"),
     "an unknown output": (
         lambda folder: ["--boxes", folder / "a.csv", "--box-output", "boxes"],
-        3,
-        "box_output: expected a further output of model 'digits' with 4 values, but it has none; got 'boxes'",
+        2,
+        "--box-output: expected a further output of model 'digits' with 4 values, but it has none; got 'boxes'",
     ),
 }
 
@@ -312,7 +312,7 @@ def test_boxes_of_the_network(detectors: Path, tmp_path: Path) -> None:
 def test_outputs_that_hold_no_boxes(detectors: Path, tmp_path: Path) -> None:
     """An output with another number of values is refused with the names of outputs that can hold boxes."""
     options = ["--models", detectors, "--model", "net", "--box-output", "embedding"]
-    printed = score(PAGE, *options, "--boxes", tmp_path / "a.csv", status=3)
+    printed = score(PAGE, *options, "--boxes", tmp_path / "a.csv", status=2)
     assert "of model 'net' with 4 values, one of boxes; got 'embedding'" in printed
     assert not list(tmp_path.iterdir())
 
