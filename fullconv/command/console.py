@@ -1,16 +1,30 @@
 """Printing of results and errors, and of characters that the terminal's encoding lacks."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fullconv.common.text import printable
 
+OPTIONS = {
+    "region": "roi", "grid_as": "grid-as", "box_output": "box-output", "min_agreement": "min-agreement",
+}  # fmt: skip
+"""The options, without dashes, of the fields that have other names in messages of the service and of Python."""
+FIELD = re.compile(
+    rf"^(?P<before>([^:]*: )?)(?P<field>{'|'.join(OPTIONS)})(?=: (expected|horizontally|vertically))", re.DOTALL
+)
+
 
 def print_error(error: object) -> None:
     """Print one line on standard error. Control characters, which a file's name may hold, are replaced."""
-    print(printable(f"fullconv-score: {error}"), file=sys.stderr)  # noqa: T201 (this is where it is printed)
+    print(printable(f"fullconv-score: {_with_options(str(error))}"), file=sys.stderr)  # noqa: T201 (this is where it is printed)
+
+
+def _with_options(message: str) -> str:
+    """Return a message whose field, which comes first or after the image's name, has the name of its option."""
+    return FIELD.sub(lambda found: found["before"] + OPTIONS[found["field"]], message, count=1)
 
 
 def tolerate_encodings() -> None:

@@ -14,7 +14,7 @@ from fullconv.command.parsing import class_names, folder_name
 from fullconv.command.style import style_of
 from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
-from fullconv.file_options import check_file_options
+from fullconv.file_options import FILE_DEFAULTS, check_file_options
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import Options
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
@@ -195,6 +195,10 @@ class OutputLine(GridLine):
             )
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise typer.BadParameter(f"expected a finite number, got {self.threshold}", param_hint="--threshold")
+        if self.grid_top != FILE_DEFAULTS["grid_top"] and self.grid_as != "top":
+            raise typer.BadParameter(
+                f"expected --grid-as top with it, got {self.grid_as or 'none'}", param_hint="--grid-top"
+            )
         with usage_errors():
             check_file_options(self.grid or (), {**self.file_options(), "threshold": None})
 

@@ -117,9 +117,9 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (
             ["--model", "digits", "--roi", "0,0,400,90"],
             3,
-            "region: expected pixels inside the image of 90×111 (height×width)",
+            "roi: expected pixels inside the image of 90×111 (height×width)",
         ),
-        (["--model", "digits", "--roi", "0,0,60,90"], 3, "region: horizontally, expected a region that holds a window"),
+        (["--model", "digits", "--roi", "0,0,60,90"], 3, "roi: horizontally, expected a region that holds a window"),
         (["--model", "digits", "--scales", "0x"], 2, "expected pixels of the shorter side, 384, or a factor, 0.5x"),
         (["--model", "digits", "--scales", "90,,80"], 2, "expected pixels of the shorter side"),
         (["--model", "digits", "--scales", "0.5x"], 3, "scales: expected at least the model's window of 70×70 pixels"),
@@ -127,6 +127,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--tls-cert", "4"], 2, "--tls-cert and --tls-key: expected both or neither"),
         (["--model", "digits", "--server", "localhost"], 2, "--server: expected HOST:PORT"),
         (["--model", "digits", "--token", "/nowhere"], 3, "token: /nowhere cannot be read"),
+        (["--model", "digits", "--grid-top", "3", "--grid", "a.npz"], 2, "expected --grid-as top with it, got none"),
         (["--model", "digits", "--nonsense", "4"], 2, "No such option"),
         (["--model", "digits", "--grid", "/nowhere/grid.npz"], 3, "/nowhere"),
         (["--model", "digits", ""], 2, "expected a file, a folder or a pattern, got an empty name"),
@@ -192,7 +193,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected_message"),
     [
-        (["--roi", "0,0,100,90"], "region: expected pixels inside the image of 80×90"),
+        (["--roi", "0,0,100,90"], "roi: expected pixels inside the image of 80×90"),
         (["--mask", "mask.png"], "mask: expected the image's size, 80×90 pixels"),
         (["--mask", "{stem}-mask.png"], "small-mask.png: cannot be read: No such file"),
     ],
