@@ -54,8 +54,14 @@ def _count(planned: PlannedImage, mask: Mask, view: View, decoding: Decoding) ->
 
 def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
     """Raise ImageError if a view has no cell to score; `cells` are the numbers of scored cells of the views."""
-    if not all(cells):
-        raise ImageError(f"{planned.picture.name}: mask: expected at least one window to score, got none")
+    if all(cells):
+        return
+    if planned.options.requested.mask is None:
+        raise ImageError(
+            f"{planned.picture.name}: expected at least one window without missing pixels (GDAL_NODATA, NaN), got none"
+            "; choose another region (in the command --roi), or a file with data"
+        )
+    raise ImageError(f"{planned.picture.name}: mask: expected at least one window to score, got none")
 
 
 def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:

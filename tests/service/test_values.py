@@ -233,3 +233,18 @@ def test_pixels_that_are_not_finite(models: Path, values: np.ndarray, value: flo
     answer = scorer.score(pixels, model="reflectance", mode=mode, grid=True, mask=mask)
     assert answer.grid is not None
     assert 0 < answer.scored == np.count_nonzero(np.isfinite(answer.grid[..., 0])) < answer.grid[..., 0].size
+
+
+def test_an_image_without_data_is_refused(models: Path, values: np.ndarray, tmp_path: Path) -> None:
+    """If every window has a missing pixel, the error speaks of missing pixels; with a mask, of the mask."""
+    path, pixels = tmp_path / "scene.tif", values.copy()
+    pixels[::20, ::20] = 0
+    layout: Any = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(path, pixels, extratags=[(42113, "s", 0, "0", True)], **layout)
+    scorer = Scorer(models)
+    expected_message = r"expected at least one window without missing pixels \(GDAL_NODATA, NaN\), got none; choose"
+    for call in (scorer.score, scorer.plan):
+        with pytest.raises(ImageError, match=expected_message):
+            call(path, model="reflectance")
+        with pytest.raises(ImageError, match="mask: expected at least one window to score, got none"):
+            call(path, model="reflectance", mask=np.ones(pixels.shape[:2], np.bool_))
