@@ -54,7 +54,8 @@ class ConnectionLine:
         try:
             token = None if self.token is None else self.token.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"token: {self.token} cannot be read: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            raise RequestError(f"token: {self.token} cannot be read: {reason}") from None
         return Security(self.tls, self.tls_ca, self.tls_cert, self.tls_key, token)
 
 

@@ -20,7 +20,10 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
+HTTP = "Failed parsing HTTP/2"
+"""Stands in gRPC's messages for a server that answers in another protocol."""
 UNTRUSTED = {
+    HTTP: "it does not speak gRPC",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by a trusted authority, or has expired",
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
@@ -96,7 +99,9 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
 
 
 def _unanswered(server: str, details: str) -> str:
-    """Return the message for a server that does not answer; empty for other failures, whose details say more."""
+    """Return the message for a server that gives no answer in gRPC; empty for failures whose details say more."""
+    if HTTP in details:
+        return f"server {server}: expected gRPC, got HTTP; give the port of --listen, not of --metrics or --viewer"
     if LATE in details:
         cause = ("timed out", f"allow more time with timeout, or {CHECK_ADDRESS}")
     elif UNCONNECTED.match(details):

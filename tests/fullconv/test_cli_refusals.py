@@ -126,7 +126,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--mask", "/nowhere.png"], 3, "/nowhere.png: cannot be read"),
         (["--model", "digits", "--tls-cert", "4"], 2, "--tls-cert and --tls-key: expected both or neither"),
         (["--model", "digits", "--server", "localhost"], 2, "--server: expected HOST:PORT"),
-        (["--model", "digits", "--token", "/nowhere"], 3, "token: /nowhere cannot be read"),
+        (["--model", "digits", "--token", "/nowhere"], 3, "token: /nowhere cannot be read: No such file or directory"),
         (["--model", "digits", "--grid-top", "3", "--grid", "a.npz"], 2, "expected --grid-as top with it, got none"),
         (["--model", "digits", "--nonsense", "4"], 2, "No such option"),
         (["--model", "digits", "--grid", "/nowhere/grid.npz"], 3, "/nowhere"),

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from support.paths import ROOT
 from support.servers import running, wait_until
 
+from fullconv import Client, UnavailableError
 from service.server import http
 from service.server.exporter import exported
 from service.server.probe import is_serving
@@ -227,3 +228,12 @@ def test_a_process_without_descriptors() -> None:
         assert [line["error"] for line in server.events("metrics")] == [
             "cannot accept connections: Too many open files"
         ]
+
+
+def test_clients_of_the_wrong_port_are_told(address: tuple[str, int]) -> None:
+    """A gRPC client that is given this port gets an error that names the right one."""
+    where = f"127.0.0.1:{address[1]}"
+    with Client(where) as client, pytest.raises(UnavailableError) as caught:
+        client.model("digits")
+    expected = "expected gRPC, got HTTP; give the port of --listen, not of --metrics or --viewer"
+    assert str(caught.value) == f"server {where}: {expected}"
