@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TypedDict, get_args
 
+import numpy as np
+
 from fullconv.common.files import GRID_SUFFIXES, TABLE_SUFFIXES
 from fullconv.common.names import DEFAULT_TOP, CoordinatesName, GridAsName
 from fullconv.errors import RequestError
@@ -81,5 +83,10 @@ def _check_values(given: FileOptions) -> None:
         raise RequestError(f"grid_top: expected a positive number, got {given['grid_top']!r}")
     if given["grid_top"] != DEFAULT_TOP and given["grid_as"] != "top":
         raise RequestError(f"grid_top: expected grid_as 'top' with it, got {given['grid_as']!r}")
-    if given["threshold"] is not None and not math.isfinite(given["threshold"]):
-        raise RequestError(f"threshold: expected a finite number, got {given['threshold']}")
+    threshold = given["threshold"]
+    if threshold is not None and not (_is_number(threshold) and math.isfinite(threshold)):
+        raise RequestError(f"threshold: expected a finite number, got {threshold!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

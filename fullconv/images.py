@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, TextIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
@@ -59,6 +59,11 @@ class FileSource:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Raise ImageError for a name that no file can have."""
+        if "\0" in str(self.path):
+            raise ImageError(f"{printable(str(self.path))!r}: cannot be read: embedded null byte")
+
     @property
     def name(self) -> str:
         """The file's name, as text."""
@@ -72,8 +77,6 @@ class FileSource:
                 yield file
         except OSError as error:
             raise ImageError(f"{self.path}: cannot be read: {error.strerror or error}") from None
-        except ValueError as error:  # a zero byte in the name
-            raise ImageError(f"{printable(str(self.path))!r}: cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:
 
 def _open_file_source(file: Any, label: str) -> EncodedSource:  # noqa: ANN401 (a file, or something with its method)
     """Read an open binary file from its position to its end."""
-    data, name = file.read(), getattr(file, "name", "")
+    data, name = "" if isinstance(file, TextIOBase) else file.read(), getattr(file, "name", "")
     if not isinstance(data, bytes):
         raise ImageError(
             f"{label}: expected a file that is open in binary mode, got a file that reads {type(data).__name__}"

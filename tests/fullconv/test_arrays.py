@@ -154,3 +154,20 @@ def test_array_files_in_upper_case(tmp_path: Path) -> None:
     scorer = Scorer(MODELS)
     expected = scorer.score(pixels, model="digits").average
     np.testing.assert_array_equal(scorer.score(tmp_path / "scan.NPY", model="digits").average, expected)
+
+
+def test_files_that_are_open_as_text(tmp_path: Path) -> None:
+    """A file that is open in text mode is an ImageError, also if its bytes are no text."""
+    (tmp_path / "page.png").write_bytes(b"\x89PNG\r\n\xff")
+    scorer = Scorer(MODELS)
+    with (
+        (tmp_path / "page.png").open(encoding="utf-8") as file,
+        pytest.raises(ImageError, match="image: expected a file that is open in binary mode, got a file that"),
+    ):
+        scorer.score(file, model="digits")  # type: ignore[arg-type]
+
+
+def test_names_with_a_zero_byte() -> None:
+    """A name that no file can have is an ImageError."""
+    with pytest.raises(ImageError, match=r"^'page\.png.x': cannot be read: embedded null byte$"):
+        Scorer(MODELS).score("page.png\0x", model="digits")

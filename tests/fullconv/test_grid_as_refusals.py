@@ -45,6 +45,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         r"threshold: expected a grid file that ends in \.csv or \.parquet or \.geojson",
     ),
     "no number": ("a.csv", {"threshold": float("inf")}, "threshold: expected a finite number, got inf"),
+    "text": ("a.csv", {"threshold": "0.5x"}, "threshold: expected a finite number, got '0.5x'"),
     "merged arrays": ("a.npz", {"merge": True}, r"merge: expected a grid file that ends in \.geojson with it"),
     "a map": ("a.csv", {"coordinates": "map"}, r"coordinates: expected a grid file that ends in \.geojson with it"),
     "coordinates": ("a.geojson", {"coordinates": "metres"}, "coordinates: expected pixels or map, got 'metres'"),
