@@ -11,11 +11,11 @@ import typer
 
 from fullconv import __version__
 from fullconv.command.console import check_output, print_error, printing, tolerate_encodings
+from fullconv.command.interrupting import interruption
 from fullconv.command.line import CommandLine
 from fullconv.command.outputs import Outputs
 from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
-from fullconv.common.interruption import Interruption
 from fullconv.common.loading import end_loading
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.common.text import counted
@@ -25,7 +25,6 @@ from fullconv.errors import ImageError, RequestError, UnavailableError
 OPENED = 10
 """Largest number of pages that are opened in the browser."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-interruption = Interruption("fullconv-score")
 
 
 def main() -> None:

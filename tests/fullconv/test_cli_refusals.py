@@ -190,6 +190,23 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert not list(out.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interruption_of_the_start(number: signal.Signals) -> None:
+    """A signal while the command's modules are loaded ends it with the same message and status as later."""
+    code = f"""
+import os, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), {number.value})
+sys.meta_path.insert(0, Interrupt())
+from fullconv.__main__ import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", "fullconv-score: interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("options", "expected_message"),
     [
