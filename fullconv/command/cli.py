@@ -18,7 +18,6 @@ from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
 from fullconv.common.loading import end_loading
 from fullconv.common.programs import MisplacedProgramError
-from fullconv.common.text import counted
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
 
@@ -83,10 +82,7 @@ def _score(line: CommandLine) -> None:
         check_packages(outputs.grids, outputs.files)
         check_model_options(outputs, options, lambda: scorer.model(model, version))
         if inputs.skipped:
-            typer.echo(
-                f"images: {len(images)}; skipped: {counted(inputs.skipped, 'other file')} and links to folders",
-                err=True,
-            )
+            typer.echo(f"images: {len(images)}; skipped: {inputs.skipped}", err=True)
         documents = task.run(images, quiet=line.as_json)
     if line.as_json:
         _print_json(documents if len(images) > 1 or inputs.folders else documents[0])

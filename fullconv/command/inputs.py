@@ -12,6 +12,7 @@ to score it reports the reason.
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,8 +36,17 @@ class Inputs:
     folders: dict[Path, Path] = field(default_factory=dict)
     """The folder of each image that was found, relative to the argument, or to the part of a pattern before the first
     wildcard. Such an image is listed once, even if several arguments name it."""
-    skipped: int = 0
-    """Number of other files, and of links to folders."""
+    others: int = 0
+    """Number of other files that were skipped, and of folders of grids."""
+    links: int = 0
+    """Number of links to folders that were skipped."""
+
+    @property
+    def skipped(self) -> str:
+        """The numbers of other files and of links in words; empty if nothing was skipped."""
+        links = "1 link to a folder" if self.links == 1 else f"{self.links} links to folders"
+        others = counted(self.others, "other file")
+        return ", ".join([*([others] if self.others else []), *([links] if self.links else [])])
 
     def add(self, argument: Path, output_dir: Path | None = None) -> None:
         """Add the images that an argument names; raises ImageError for a folder or a pattern without images."""
@@ -48,10 +58,10 @@ class Inputs:
             if argument not in self.folders:
                 self.images.append(argument)
             return
-        found, skipped = _search(base, entries, output_dir)
+        found, others, links = _search(base, entries, output_dir)
         if not found:
             raise ImageError(
-                f"{argument}: expected at least one image, got {counted(skipped, 'other file')}; images are found by "
+                f"{argument}: expected at least one image, got {counted(others, 'other file')}; images are found by "
                 "suffixes such as .jpg, .png, .tif and .npy"
             )
         listed = set(self.images)
@@ -59,7 +69,8 @@ class Inputs:
             if path not in listed:
                 self.images.append(path)
                 self.folders[path] = Path() if path == base else path.parent.relative_to(base)
-        self.skipped += skipped
+        self.others += others
+        self.links += links
 
 
 def find_images(arguments: Sequence[Path], output_dir: Path | None = None) -> Inputs:
@@ -75,13 +86,14 @@ class _Kind(Enum):
 
     IMAGE = "image"
     FOLDER = "folder"
+    LINK = "link"
     OTHER = "other"
 
 
-def _search(base: Path, entries: Sequence[Path], output_dir: Path | None) -> tuple[list[Path], int]:
-    """Return the images among entries and in their folders, sorted, and the number of other files."""
+def _search(base: Path, entries: Sequence[Path], output_dir: Path | None) -> tuple[list[Path], int, int]:
+    """Return the images among entries and in their folders, sorted, and the numbers of other files and of links."""
     outputs = _folder_below(base, output_dir)
-    images, skipped, seen, pending = [], 0, set(), list(entries)
+    images, seen, pending, skipped = [], set(), list(entries), Counter[_Kind]()
     while pending:
         entry = pending.pop()
         if entry in seen or (outputs is not None and entry.is_relative_to(outputs)):
@@ -90,14 +102,14 @@ def _search(base: Path, entries: Sequence[Path], output_dir: Path | None) -> tup
         kind = _Kind.FOLDER if entry == base else _kind_of(entry)
         if kind is _Kind.IMAGE:
             images.append(entry)
-        elif kind is _Kind.OTHER:
-            skipped += 1
+        elif kind is not _Kind.FOLDER:
+            skipped[kind] += 1
         else:
             try:
                 pending += [inner for inner in entry.iterdir() if not inner.name.startswith(".")]
             except OSError:
                 images.append(entry)
-    return sorted(images, key=lambda path: path.parts), skipped
+    return sorted(images, key=lambda path: path.parts), skipped[_Kind.OTHER], skipped[_Kind.LINK]
 
 
 def _kind_of(path: Path) -> _Kind:
@@ -116,7 +128,7 @@ def _kind_of_folder(path: Path) -> _Kind:
     with suppress(PermissionError):  # raised again when the folder is listed
         if is_image_folder(path):
             return _Kind.OTHER if is_grid(path) else _Kind.IMAGE
-    return _Kind.OTHER if path.is_symlink() else _Kind.FOLDER
+    return _Kind.LINK if path.is_symlink() else _Kind.FOLDER
 
 
 def _is_folder_of_images(path: Path) -> bool:

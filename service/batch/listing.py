@@ -131,7 +131,7 @@ def _in_folders(argument: str, out: str) -> tuple[list[_Found], int]:
         _Found(str(path), *_state_of(path), (inputs.folders.get(path, Path()) / path.name).as_posix())
         for path in inputs.images
     ]
-    return images, inputs.skipped
+    return images, inputs.others + inputs.links
 
 
 def _state_of(path: Path) -> tuple[int | None, str | None]:

@@ -10,7 +10,6 @@ import typer
 
 from fullconv.base import BaseScorer
 from fullconv.common.console import result_console
-from fullconv.common.text import counted
 from fullconv.remote.addresses import addresses
 from fullconv.remote.client import Client
 from service.batch.display import summary_table
@@ -37,7 +36,7 @@ def list_named(line: BatchLine) -> Listing:
     images = list_images(line.inputs or [], include=line.include or [], out=line.out)
     if images.skipped and not line.as_json:
         found = images.table.num_rows
-        typer.echo(f"images: {found}; skipped: {counted(images.skipped, 'other file')} and links to folders", err=True)
+        typer.echo(f"images: {found}; skipped: {images.skipped} (other files and links to folders)", err=True)
     return images
 
 
