@@ -29,7 +29,7 @@ class MapRegion:
     """The coordinate system, as GDAL knows it, or OWN."""
 
     def pixels(self, path: Path, page: int) -> Box:
-        """Return the upright rectangle of pixels that encloses the region, cut at the edges of the image.
+        """Return the largest upright rectangle of whole pixels inside the region's bounding box and the image.
 
         Raises ImageError for an image without a georeference, and if nothing is left.
         """
