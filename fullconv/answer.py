@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES, TIFF_SUFFIXES
-from fullconv.common.text import printable
+from fullconv.common.text import apart, printable
 from fullconv.description import ModelDescription, Parity, PrecisionDifference
 from fullconv.errors import RequestError
 from fullconv.file_options import FileOptions, check_file_options
@@ -336,7 +336,7 @@ class Answer:
         grid = "without their scores" if self.grid is None else "with their scores"
         lines = [
             f"<Answer {_short(self.image.name)} ({size}): {_short(self.model)}/{_short(self.version)}, {self.mode}",
-            f"  {rows}×{cols} windows of {window} pixels, {self.stride[0]} apart, {grid}",
+            f"  {rows}×{cols} windows of {window} pixels, {apart(self.stride)}, {grid}",
             f"  averages of {self.average_of}: {averages}" if averages else "  planned, not scored",
             *(f"  warning: {_short(warning)}" for warning in self.warnings[:REPR_WARNINGS]),
         ]

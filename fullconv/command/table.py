@@ -10,7 +10,7 @@ from rich.text import Text
 from fullconv.answer import Answer
 from fullconv.common.certificate import LEAST_AGREEMENT, share_of_windows
 from fullconv.common.model_files import CUT_NAME
-from fullconv.common.text import counted, printable
+from fullconv.common.text import apart, counted, printable
 from fullconv.description import Parity
 
 
@@ -79,7 +79,7 @@ def _title(answer: Answer) -> Text:
         (printable(image.name), "bold"),
         f"  {image.width}×{image.height} (width×height)  {printable(answer.model)}/{answer.version}\n",
         f"{len(answer.y)}×{len(answer.x)} windows (rows×columns) of {_size(answer.window)} pixels "
-        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; {_mode(answer)}"
+        f"(height×width), {apart(answer.stride)}{left_out if any(answer.left_out) else ''}; {_mode(answer)}"
         f"{_computed(answer)}",
     )
 

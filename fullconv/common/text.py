@@ -23,6 +23,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
+def apart(stride: tuple[int, int]) -> str:
+    """Return the pixels between windows, vertical before horizontal: "8 apart", or "8×16 apart" if they differ."""
+    down, across = stride
+    return f"{down} apart" if down == across else f"{down}×{across} apart"
+
+
 def shortened_message(text: str) -> str:
     """Make an error message printable, and cut it to the length that a gRPC status can carry."""
     line = printable(text)

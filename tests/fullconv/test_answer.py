@@ -1,11 +1,14 @@
 """The text that an answer prints."""
 
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fullconv import Answer
+from fullconv.command.table import answer_table
 from fullconv.decode import answer_of
 from fullconv.protos import scoring_pb2
 
@@ -55,3 +58,14 @@ def test_an_answer_without_averages() -> None:
         "  0×0 windows of 0×0 pixels, 0 apart, without their scores",
         "  planned, not scored>",
     ]
+
+
+def test_strides_that_differ() -> None:
+    """If the windows are further apart horizontally than vertically, `repr` and the table state both distances."""
+    answer = answered(["cat", "dog"])
+    header = replace(answer.header, horizontal=replace(answer.header.horizontal, stride=20))
+    wide = replace(answer, header=header)
+    assert "windows of 40×40 pixels, 10×20 apart, with" in repr(wide)
+    console = Console(file=StringIO(), width=200)
+    console.print(answer_table(wide))
+    assert "(height×width), 10×20 apart" in console.file.getvalue()  # type: ignore[attr-defined]
