@@ -18,10 +18,12 @@ os.environ.setdefault("VIPS_WARNING", "0")  # libvips reads it as it is loaded; 
 
 import pyvips
 
-__all__ = ["FORMATS", "pyvips"]
+__all__ = ["FORMATS", "pyvips", "reason_of"]
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 """Formats that may be read, as libvips names its loaders."""
+CAUSE = "system error: "
+"""Begins the line of an error of libvips that states the operating system's reason."""
 
 pyvips._remove_log_handler()  # noqa: SLF001 (there is no public way)
 pyvips.block_untrusted_set(True)
@@ -29,3 +31,10 @@ pyvips.operation_block_set("VipsForeignLoad", True)
 for _format in FORMATS:
     pyvips.operation_block_set(f"VipsForeignLoad{_format}", False)
 pyvips.cache_set_max(0)
+
+
+def reason_of(error: pyvips.Error) -> str:
+    """Return the operating system's reason for an error of libvips, or the first line of the error."""
+    lines = [line.strip() for line in str(error.detail).splitlines()]
+    causes = [line.removeprefix(CAUSE) for line in lines if line.startswith(CAUSE)]
+    return next((cause for cause in causes if "Unknown" not in cause), (lines or ["unknown error"])[0])

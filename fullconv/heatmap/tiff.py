@@ -15,7 +15,7 @@ from typing import BinaryIO
 from tifffile import TiffFile
 
 from fullconv.common.files import OutputError
-from fullconv.common.libvips import pyvips
+from fullconv.common.libvips import pyvips, reason_of
 
 TILE = 256
 """Side of a tile in pixels."""
@@ -27,8 +27,6 @@ NO_UNIT = 1
 """The value of the tag ResolutionUnit for a resolution that is not known."""
 REPORT_SECONDS = 0.1
 """Time between two reports of progress, and longest time until a signal is noticed."""
-CAUSE = "system error: "
-"""Begins the line of an error of libvips that states the operating system's reason."""
 
 Progress = Callable[[int, int], None]
 """Takes the amount that is done, and the total amount."""
@@ -53,7 +51,7 @@ def write_tiff(
     try:
         _run(save, picture, progress)
     except pyvips.Error as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from None
+        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from None
     finally:
         os.close(descriptor)
     if resolution is None:
@@ -95,10 +93,3 @@ def _run(save: Callable[[], None], picture: pyvips.Image, progress: Progress) ->
             picture.set_kill(True)
             raise
         saving.result()
-
-
-def _reason(error: pyvips.Error) -> str:
-    """Return the operating system's reason for an error of libvips, or the first line of the error."""
-    lines = [line.strip() for line in str(error.detail).splitlines()]
-    causes = [line.removeprefix(CAUSE) for line in lines if line.startswith(CAUSE)]
-    return next((cause for cause in causes if "Unknown" not in cause), (lines or ["unknown error"])[0])

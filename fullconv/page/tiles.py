@@ -15,7 +15,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from fullconv.common.files import OutputError, atomic_folder, errors_of, spool_file
-from fullconv.common.libvips import pyvips
+from fullconv.common.libvips import pyvips, reason_of
 from fullconv.errors import ImageError
 from fullconv.grid import ImageInfo
 from fullconv.images import Region, ScoredPixels
@@ -24,8 +24,6 @@ from fullconv.page.picture import colour_picture
 INLINE_PIXELS = 1 << 22
 """Largest number of pixels of an image that is inside the page."""
 NAME = "image"
-SYSTEM = "system error: "
-"""Begins the lines of libvips's messages that state the reason of the operating system."""
 FORMAT: dict[str, Any] = {"suffix": ".jpg[Q=80]", "tile_size": 510, "overlap": 1, "keep": "none"}
 
 
@@ -89,7 +87,7 @@ def tiles_of(page: Path, pixels: ScoredPixels, image: ImageInfo) -> Iterator[Til
             yield error
         except pyvips.Error as error:
             if _is_readable(pixels, image, spool):
-                raise OutputError(f"{page}: its tiles cannot be written: {_reason(error)}") from None
+                raise OutputError(f"{page}: its tiles cannot be written: {reason_of(error)}") from None
             yield ImageError(f"{pixels.source.name or 'image'}: cannot be read again")
         else:
             yield tiles
@@ -126,9 +124,3 @@ def _is_readable(pixels: ScoredPixels, image: ImageInfo, spool: IO[bytes]) -> bo
     except (ImageError, pyvips.Error):
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    """Return the reason of the system, or the first line of the message, of an error of libvips."""
-    lines = str(error).splitlines()
-    return next((line.removeprefix(SYSTEM) for line in lines if line.startswith(SYSTEM)), lines[0])
