@@ -21,6 +21,7 @@ class ScoreStream:
         self._responses, self._answer_of = responses, answer_of
         self._rows = responses.rows()
         self._error: ScoringError | None = None
+        self._result: Answer | None = None
         self.planned = answer_of(responses.start)
         """The image, the windows, the mode and the plan, known before a pixel is decoded. It has no averages."""
 
@@ -43,12 +44,14 @@ class ScoreStream:
             raise
 
     def result(self) -> Answer:
-        """Return the averages; rows that were not taken are scored and dropped."""
+        """Return the averages, always the same answer; rows that were not taken are scored and dropped."""
         for _ in self.rows():
             pass
         if self._error is not None:
             raise self._error
-        return self._answer_of(self._responses.summary())
+        if self._result is None:
+            self._result = self._answer_of(self._responses.summary())
+        return self._result
 
     def close(self) -> None:
         """Stop scoring, here or on the server."""

@@ -18,6 +18,9 @@ from pathlib import Path
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.fullconv\.(?P<kind>new|old)", re.DOTALL)
 """Matches the names of temporary files and folders: `new` becomes the output, `old` was the output before."""
 
+MAX_NAME_BYTES = 200
+"""Bytes of an output's name in the name of its temporary file, for which file systems allow 255 bytes. The name of a
+previous output is never cut, since it may be restored."""
 announced: list[Callable[[Path], object]] = []
 """Functions that get each path that is to be removed if this process is killed, before it is made."""
 
@@ -30,7 +33,8 @@ def announce(path: Path) -> None:
 
 def hidden_path(target: Path, kind: str) -> Path:
     """Return a new hidden path beside `target`, of the kind `new` (the next output) or `old` (the previous output)."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.fullconv.{kind}")
+    name = target.name if kind == "old" else os.fsdecode(os.fsencode(target.name)[:MAX_NAME_BYTES])
+    return target.with_name(f".{name}.{secrets.token_hex(4)}.fullconv.{kind}")
 
 
 @contextmanager

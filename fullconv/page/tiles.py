@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from fullconv.common.files import OutputError, atomic_folder, errors_of, spool_file
 from fullconv.common.libvips import pyvips, reason_of
+from fullconv.common.temporary import remove
 from fullconv.errors import ImageError
 from fullconv.grid import ImageInfo
 from fullconv.images import Region, ScoredPixels
@@ -64,6 +65,13 @@ def check_folder(page: Path, region: Region) -> None:
             f"{page}: cannot be written: expected {folder.name} to be absent or the folder of an earlier page, got "
             "something else; choose another name"
         )
+
+
+def remove_folder(page: Path) -> None:
+    """Remove the folder of tiles of an earlier page, if there is one."""
+    folder = folder_beside(page)
+    if not folder.is_symlink() and _is_page_folder(folder):
+        remove(folder)
 
 
 def _is_page_folder(folder: Path) -> bool:

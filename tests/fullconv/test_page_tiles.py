@@ -227,3 +227,19 @@ def test_a_folder_of_tiles_that_cannot_be_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(OutputError, match=r"a\.html: cannot be written: Permission denied$"):
         check_folder(tmp_path / "a.html", Region(0, 0, 5000, 5000))
+
+
+def test_a_small_page_replaces_a_page_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the page of a small image replaces that of a large one, the folder of the old tiles is removed."""
+    for limit, expected in ((60 * 90 - 1, {"page.html", "page_files"}), (60 * 90, {"page.html"})):
+        monkeypatch.setattr(tiles, "INLINE_PIXELS", limit)
+        write_page(tmp_path, np.ones((6, 9, 2)), pixels=ScoredPixels(ArraySource(RED_GREEN)))
+        assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_a_small_page_leaves_other_folders(tmp_path: Path) -> None:
+    """A folder of the same name that holds something else stays."""
+    (tmp_path / "page_files").mkdir()
+    (tmp_path / "page_files" / "notes.txt").write_text("mine")
+    write_page(tmp_path, np.ones((6, 9, 2)), pixels=ScoredPixels(ArraySource(RED_GREEN)))
+    assert (tmp_path / "page_files" / "notes.txt").read_text() == "mine"

@@ -224,13 +224,14 @@ def test_large_images_are_scored_row_by_row() -> None:
 
 
 def test_results_without_taking_rows() -> None:
-    """`result` scores the rows that were not taken."""
+    """`result` scores the rows that were not taken, and always returns the same answer."""
     scorer, pixels = Scorer(MODELS), noise(700, 700, 1)
     expected = scorer.score(pixels, model="digits").average
     stream = scorer.score_large(pixels, model="digits", grid=True)
     next(stream.bands())
     for one in (stream, scorer.score_large(pixels, model="digits")):
         assert_array_equal(expected, one.result().average)
+        assert one.result() is one.result()
 
 
 def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fullconv.common.files import OutputError, atomic_write, scratch_folder
-from fullconv.common.temporary import hidden_path, remove_leftovers, temporary
+from fullconv.common.temporary import LEFTOVER, hidden_path, remove_leftovers, temporary
 
 HOLD = """
 import sys
@@ -130,3 +130,13 @@ def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         remove_leftovers(tmp_path)
         assert list(tmp_path.iterdir()) == [folder]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".npz", "ü" * 125 + ".npz"], ids=["ascii", "two bytes"])
+def test_long_names_of_outputs(tmp_path: Path, name: str) -> None:
+    """An output may have the longest name of the file system: that of its temporary file is cut."""
+    with atomic_write(tmp_path / name) as file:
+        file.write(b"whole")
+        (temporary_name,) = (path.name for path in tmp_path.iterdir())
+        assert LEFTOVER.fullmatch(temporary_name)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"whole")]
