@@ -14,7 +14,7 @@ from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.text import apart, printable
 from fullconv.description import ModelDescription, Parity, PrecisionDifference
 from fullconv.errors import RequestError
-from fullconv.file_options import FileOptions, check_file_options
+from fullconv.file_options import FileOptions, check_file_options, check_no_class
 from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
 from fullconv.notebook import html_of
@@ -259,23 +259,23 @@ class Answer:
         """Write the grid, the heatmap or a page for a browser, according to the suffix of the path.
 
         A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp, or
-        with a style also as .tif or .tiff, a page as .html. The files are the same as those of `fullconv-score --grid`,
-        `--heatmap` and `--html`. `class_`, `style` and `model` are the arguments of `heatmap`; a grid of scores as .npz
-        or .zarr needs none of them. `options` say what a grid's file holds: see `fullconv.file_options.FileOptions`.
+        with a style also as .tif or .tiff, a page as .html. The files are those of `fullconv-score --grid`, `--heatmap`
+        and `--html`. `class_`, `style` and `model` are the arguments of `heatmap`; `class_` is for heatmaps only.
+        `options` say what a grid's file holds: see `fullconv.file_options.FileOptions`.
 
         Raises:
             RequestError: The suffix or an option is invalid, or the answer does not have what the file needs.
             ImageError: The scores are too large for float16, or the image has no coordinates on a map.
             OutputError: The file cannot be written.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
+        path, suffix = Path(path), Path(path).suffix.lower()
         check_file_options([path.name], options)
         if suffix in PICTURE_SUFFIXES or (suffix in TIFF_SUFFIXES and style is not None):
             self._drawing(class_, model, style or DEFAULT_STYLE, tiff=suffix in TIFF_SUFFIXES).save(path)
         elif suffix in (*GRID_SUFFIXES, *PAGE_SUFFIXES):
             from fullconv.grids import checked_values, values_file  # noqa: PLC0415 (only here)
 
+            check_no_class(path, class_)
             self._all_scores("save")
             describe = self._description if model is None else lambda: model
             values = checked_values(path.name, self.header, describe, options, self.pixels)

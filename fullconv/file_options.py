@@ -71,6 +71,15 @@ def check_file_options(names: Sequence[str], options: FileOptions) -> None:
             )
 
 
+def check_no_class(path: PurePath, class_: str | int | None) -> None:
+    """Raise RequestError if a class is given for a file that shows no single class, such as a grid."""
+    if class_ is not None:
+        raise RequestError(
+            f"class_: expected a file of a heatmap with it, such as .png, got {path.name!r}; score with the option "
+            "classes for a file of some classes"
+        )
+
+
 def _check_values(given: FileOptions) -> None:
     """Raise RequestError for a value of an option that is wrong for every format."""
     for field, value, expected in (

@@ -77,7 +77,7 @@ def _options(query: QueryParams) -> scoring_pb2.ScoreOptions:
     options = scoring_pb2.ScoreOptions(
         grid=True,
         mode=MODES[_choice(query, "mode", tuple(MODES))],
-        stride=_number("stride", query.get("stride") or "0"),
+        stride=_stride(query),
         flip=_flag(query, "flip"),
         plan_only=_flag(query, "plan_only"),
     )
@@ -90,6 +90,16 @@ def _options(query: QueryParams) -> scoring_pb2.ScoreOptions:
     if query.get("mpp"):
         options.microns_per_pixel = _decimal("mpp", query["mpp"])
     return options
+
+
+def _stride(query: QueryParams) -> int:
+    """Return the pixels between windows; 0 for the model's native stride if the query has none."""
+    if not query.get("stride"):
+        return 0
+    stride = _number("stride", query["stride"])
+    if not stride:
+        raise OptionError("stride: expected a number of pixels from 1, got 0; leave it out for the native stride")
+    return stride
 
 
 def _choice(query: QueryParams, name: str, choices: tuple[str, ...]) -> str:

@@ -88,3 +88,13 @@ def test_models_without_probabilities(image: Path, tmp_path: Path, monkeypatch: 
     assert "--grid-as: expected scores, got probability, which model 'digits' does not" in local(*options, status=2)
     answer.save(tmp_path / "grid.csv", model=model, grid_as="argmax")
     assert lines(tmp_path / "grid.csv")[0] == ["class", "score"]
+
+
+@pytest.mark.parametrize("name", ["grid.csv", "grid.npz", "page.html"])
+def test_a_class_of_a_grid(image: Path, tmp_path: Path, name: str) -> None:
+    """`save` refuses a class for files that are no heatmaps, instead of ignoring it."""
+    with Scorer(MODELS) as scorer:
+        answer = scorer.score(image, model="digits", grid=True)
+        with pytest.raises(RequestError, match=f"class_: expected a file of a heatmap with it, .* got '{name}'"):
+            answer.save(tmp_path / name, "3")
+    assert not list(tmp_path.iterdir())

@@ -181,6 +181,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "mask that is an image": ({"mask": "areas", "mask_bytes": "8"}, {}, 400, "JSON: expected GeoJSON, got"),
     "mode": ({"mode": "fast"}, {}, 400, "mode: expected auto or dense or shared or crops or exact, got 'fast'"),
     "stride": ({"stride": "x"}, {}, 400, "stride: expected a number, got 'x'"),
+    "stride of zero": ({"stride": "0"}, {}, 400, "stride: expected a number of pixels from 1, got 0"),
     "long stride": ({"stride": "9" * 5000}, {}, 400, "stride: expected a number"),
     "no such stride": ({"stride": "3", "mode": "dense"}, {}, 412, "stride"),
     "plane": ({"plane": "11"}, {}, 400, "plane: expected a class from 0 to 10, got 11"),
