@@ -26,7 +26,7 @@ from converter.graph.passes.quantize import QuantizePass
 from converter.graph.scores import keep_outputs
 from converter.graph.sharing.variants import cut_variants, shared_variants
 from converter.graph.strides import variants, with_stride
-from converter.labels import load_labels, read_card
+from converter.labels import check_labels, load_labels, read_card
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.progress import SILENT, Progress
 from converter.report import Report
@@ -133,11 +133,22 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         "--preprocess": request.preprocess,
     }
     check_outside(request.target, inputs)
-    if request.images is not None:
-        image_files(request.images)  # a wrong folder is refused before the source is read
+    _check_files(request)
     progress.step("reading the source", 0)
     classifier = read_source(source, arch=None if arch is None else str(arch), window=check_window(window), trust=trust)
     return convert(classifier, request, progress)
+
+
+def _check_files(request: Request) -> None:
+    """Refuse files of options that cannot be read, before the source is read; raises ConversionError."""
+    if request.images is not None:
+        image_files(request.images)
+    if request.preprocess is not None:
+        load_preprocessing(request.preprocess)
+    if isinstance(request.labels, Path):
+        check_labels(request.labels)
+    if request.card is not None:
+        read_card(request.card)
 
 
 def _as_labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:

@@ -23,10 +23,12 @@ def load_labels(given: Path | Labels | None, default: Labels, classes: int) -> t
         lines, origin = _lines(given), str(given)
     else:
         lines, origin = (default, "the source's labels") if given is None else (given, "the given names")
+    if any(COLOUR.fullmatch(line) for line in lines):
+        _check_colours(lines, origin)
     matches = [COLOUR.fullmatch(line) for line in lines]
     labels = tuple(match["label"] if match else line for match, line in zip(matches, lines, strict=True))
     colours = tuple(match["colour"].lower() if match else "" for match in matches)
-    if labels and len(labels) != classes:
+    if len(labels) != classes and (labels or isinstance(given, Path)):
         raise SourceError(
             f"labels: {origin}: expected {classes}, one for each class, got {len(labels)}; choose other --labels"
         )
@@ -34,6 +36,15 @@ def load_labels(given: Path | Labels | None, default: Labels, classes: int) -> t
         if not label.strip() or not label.isprintable():
             raise SourceError(f"labels: {origin}: expected printable text on one line, got {label!r}")
     return labels, colours if any(colours) else ()
+
+
+def _check_colours(lines: Labels, origin: str) -> None:
+    """Raise SourceError if a line of a file with colours ends in a wrong colour, or has no label."""
+    for line in lines:
+        if not COLOUR.fullmatch(line) and line.split()[-1:] and line.split()[-1].startswith("#"):
+            raise SourceError(
+                f"labels: {origin}: expected a label and a colour like #c01040, got {line[:60]!r}; correct the line"
+            )
 
 
 def read_card(file: Path) -> str:
@@ -46,12 +57,20 @@ def read_card(file: Path) -> str:
     return text
 
 
+def check_labels(file: Path) -> None:
+    """Raise SourceError unless a file of labels can be read."""
+    _lines(file)
+
+
 def _lines(file: Path) -> Labels:
-    return tuple(line.strip() for line in _text(file, "labels").removesuffix("\n").split("\n"))
+    text = _text(file, "labels")
+    return tuple(line.strip() for line in text.removesuffix("\n").split("\n")) if text else ()
 
 
 def _text(file: Path, option: str) -> str:
     try:
         return file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{option}: {file}: expected a UTF-8 text file: {error}") from None
+    except OSError as error:
+        raise SourceError(f"{option}: {file}: expected a UTF-8 text file: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SourceError(f"{option}: {file}: expected a UTF-8 text file, got other bytes; save it as UTF-8") from None

@@ -33,8 +33,10 @@ class Preprocessing(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if 0 in self.std or self.scale == 0:
-            raise ValueError("expected a scale and std other than 0")
+        if self.scale == 0 or min(self.std, default=1.0) <= 0:
+            raise ValueError(f"expected a scale other than 0 and std above 0, got {self.scale:g} and {self.std}")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise ValueError(f"expected mean and std of one length, got {len(self.mean)} and {len(self.std)}")
         with np.errstate(all="ignore"):
             reach = [part * LARGEST[self.dtype] for part in self.affine(max(len(self.mean), len(self.std), 1))]
         if not np.isfinite(reach).all():
@@ -88,9 +90,11 @@ def load_preprocessing(choice: str | Preprocessing) -> Preprocessing | None:
     if choice in PRESETS:
         return PRESETS[choice]
     try:
-        return Preprocessing.model_validate_json(Path(choice).read_bytes())
+        return Preprocessing.model_validate_json(Path(choice).read_text("utf-8-sig"), strict=True)
     except OSError as error:
         known = ", ".join([*PRESETS, NONE])
         raise SourceError(f"preprocess: expected {known} or a JSON file, got {choice!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SourceError(f"preprocess: {choice}: expected JSON in UTF-8, got other bytes; save it as UTF-8") from None
     except ValidationError as error:
-        raise SourceError(f"preprocess: {choice}: {first_problem(error)}") from None
+        raise SourceError(f"preprocess: {choice}: {first_problem(error, Preprocessing.model_fields)}") from None

@@ -54,7 +54,9 @@ class Request:
         if self.windows is not None and not 1 <= self.windows <= MAX_WINDOWS:
             raise OptionError("verify", f"expected from 1 to {MAX_WINDOWS} windows, got {self.windows}")
         if self.mpp is not None and not 0 < self.mpp <= MAX_MPP:
-            raise OptionError("mpp", f"expected micrometres per pixel above 0 and at most {MAX_MPP}, got {self.mpp:g}")
+            raise OptionError(
+                "mpp", f"expected micrometres per pixel above 0 and at most {MAX_MPP:g}, got {self.mpp:g}"
+            )
         listed = ",".join(map(str, self.strides))
         if not all(1 <= stride <= MAX_STRIDE for stride in self.strides):
             raise OptionError("strides", f"expected pixels from 1 to {MAX_STRIDE}, like 32,16,8, got '{listed}'")
@@ -76,8 +78,8 @@ class Request:
         if not NAME.fullmatch(self.name) or not VERSION.fullmatch(self.target.absolute().name):
             raise OptionError(
                 "target",
-                "expected a path that ends in NAME/VERSION, NAME of letters a to z, digits, '.', '_' and '-', VERSION "
-                f"a number from 1, got '{self.target}'",
+                "expected a path that ends in NAME/VERSION, NAME of the letters A to Z and a to z, digits, '.', '_' "
+                f"and '-', VERSION a number from 1, got '{self.target}'",
             )
 
     def _check_choices(self) -> None:

@@ -113,8 +113,9 @@ def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
     own = {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
     likeness = [architecture.likeness(own) for architecture in known]
     if max(likeness) <= LEAST_LIKENESS:
+        verb = "matches" if len(keys) == 1 else "match"
         raise UnknownTensorsError(
-            f"arch: the checkpoint's {counted(len(keys), 'tensor')} match none of {len(known)} known architectures; "
+            f"arch: the checkpoint's {counted(len(keys), 'tensor')} {verb} none of {len(known)} known architectures; "
             "list the network's layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch "
             "torchvision:resnet50, or the function that makes it, --arch mypackage.nets:build; or export it to ONNX "
             "and convert the result"
@@ -136,7 +137,7 @@ def _parse(text: bytes, origin: str, base: str = "") -> Architecture:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"arch: {origin}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise SourceError(f"arch: {origin}: {first_problem(error)}") from None
+        raise SourceError(f"arch: {origin}: {first_problem(error, Architecture.model_fields)}") from None
     try:
         _replaced(architecture.layers, architecture.replace)
     except ValueError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from converter.errors import SourceError
 from converter.progress import SILENT, Progress
 from converter.verify.images import PixelFormat, SampleImage, holds_window, image_files, sample_image
+from fullconv.common.text import counted
 
 SEED = 5
 CHECKED_PIXELS = 1 << 30
@@ -67,7 +68,7 @@ def given_images(
     if not usable:
         raise SourceError(
             f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(found)} smaller images, which are not enlarged; use larger images, or leave --images out"
+            f"{counted(len(found), 'smaller image')}; images are not enlarged: use larger images, or leave --images out"
         )
     return GivenImages(found, usable, reasons)
 

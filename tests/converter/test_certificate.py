@@ -210,7 +210,7 @@ def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         case.convert(tmp_path, images=tmp_path / "small")
     expected_message = (
-        "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
+        "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images; images are not enlarged"
     )
     assert expected_message in str(caught.value)
     assert not (tmp_path / "net").exists()

@@ -128,6 +128,16 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     assert list(contents(other)) == ["precious.txt"]
 
 
+FILES = {
+    "two": '{"mean": [1, 2]}',
+    "text": '{"scale": "0.5"}',
+    "name": '{"sclae": 1}',
+    "negative": '{"std": [-1, 1, 1]}',
+    "lengths": '{"mean": [1, 2, 3], "std": [1, 1]}',
+}
+"""Files for --preprocess that are refused."""
+
+
 @pytest.mark.parametrize(
     ("options", "status", "expected_message"),
     [
@@ -135,6 +145,14 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
         (["--labels", "{folder}/none.txt"], 3, "labels: {folder}/none.txt"),
         (["--preprocess", "vgg"], 3, "expected imagenet, caffe, unit, none or a JSON file, got 'vgg'"),
         (["--preprocess", "{folder}/bad.json"], 3, "bad.json: mean.1"),
+        (["--labels", "{folder}/no.txt"], 3, "no.txt: expected 5, one for each class, got 0"),
+        (["--labels", "{folder}/none.txt"], 3, "none.txt: expected a UTF-8 text file: No such file or directory"),
+        (["--labels", "{folder}/colours.txt"], 3, "expected a label and a colour like #c01040, got 'b #12'; correct"),
+        (["--preprocess", "{folder}/text.json"], 3, "text.json: scale: expected a valid number, got '0.5'"),
+        (["--preprocess", "{folder}/name.json"], 3, "sclae: expected one of the fields scale, mean, std, order, dtype"),
+        (["--preprocess", "{folder}/negative.json"], 3, "expected a scale other than 0 and std above 0, got 1 and (-1"),
+        (["--preprocess", "{folder}/lengths.json"], 3, "expected mean and std of one length, got 3 and 2"),
+        (["--preprocess", "{folder}/three.txt"], 3, "three.txt: file: expected JSON, got an error: expected value at"),
         (["--preprocess", "{folder}/two.json"], 3, "expected mean for 3 channels, got 2"),
         (["--images", "{folder}/empty"], 3, "expected JPEG, PNG, WebP, TIFF or .npy files, got none"),
         (["--window", "32x32"], 3, "c.weight: expected shape"),
@@ -152,7 +170,10 @@ def test_unusable_options_are_refused(tmp_path: Path, options: list[str], status
     """A refusal is one line with the field and the expected value, and exit status 2 or 3; nothing is written."""
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     (tmp_path / "bad.json").write_text('{"mean": [1, "x", 3]}')
-    (tmp_path / "two.json").write_text('{"mean": [1, 2]}')
+    (tmp_path / "no.txt").write_text("")
+    (tmp_path / "colours.txt").write_text("a #c01040\nb #12\nc\nd\ne\n")
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "empty").mkdir()
     target = tmp_path / "models" / "net" / "1"
     filled = [option.replace("{folder}", str(tmp_path)) for option in options]
@@ -206,7 +227,7 @@ def test_unwritable_targets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = convert(make_network(tmp_path, UNPADDED), tmp_path / "file" / "net" / "1")
     assert result.returncode == 3
-    assert "cannot be written" in result.stderr
+    assert f"expected a folder for the version, got the file {tmp_path / 'file'}; choose another -o" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -165,7 +165,7 @@ def test_a_base_has_the_names_of_its_networks(tmp_path: Path) -> None:
         ),
         (
             'base = "resnet"\nreplace.fc = [{ op = "linear" }]',
-            "replace.fc.0.linear.key: Field required, got \"{'op': 'linear'}\"",
+            "replace.fc.0.linear.key: expected this field, got none",
         ),
     ],
     ids=["unknown", "type", "layers", "module", "block", "layer"],

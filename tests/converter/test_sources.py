@@ -254,10 +254,10 @@ def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected_message"),
     [
-        ("out = 6", "out = -6", "layers.0.conv.out: Input should be greater than 0, got '-6'"),
-        ('op = "relu"', 'op = "swish"', "layers.1"),
-        ("kernel = 3", "kernels = 3", "layers.0.conv.kernel: Field required"),
-        ("channels = 3", "", "channels: Field required"),
+        ("out = 6", "out = -6", "layers.0.conv.out: expected a number greater than 0, got '-6'"),
+        ('op = "relu"', 'op = "swish"', "layers.1: expected hardswish or mish, got 'swish'"),
+        ("kernel = 3", "kernels = 3", "layers.0.conv.kernel: expected this field, got none"),
+        ("channels = 3", "", "channels: expected this field, got none"),
         ("layers = [", "layers = ", "not valid TOML"),
         ('{ op = "flatten" },', "", "linear cannot follow"),
         ("kernel = 2, stride = 2", "kernel = 2, stride = 90", "does not fit"),
