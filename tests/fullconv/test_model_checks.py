@@ -46,9 +46,9 @@ REFUSED: dict[str, tuple[Words, int, str]] = {
     "merged polygons": (
         ["--grid", "a.geojson", "--merge"],
         3,
-        "merge: expected the package rasterio, got none: pip install rasterio",
+        "merge: expected the package rasterio, got none; pip install rasterio",
     ),
-    "a Zarr folder": (["--grid", "a.zarr"], 3, "grid: expected the package zarr for .zarr, got none: pip install zarr"),
+    "a Zarr folder": (["--grid", "a.zarr"], 3, "grid: expected the package zarr for .zarr, got none; pip install zarr"),
     "a map": (
         ["--grid", "a.geojson", "--coordinates", "map"],
         3,

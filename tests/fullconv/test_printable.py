@@ -130,7 +130,7 @@ def test_refused_outputs(image: Path) -> None:
     """A file's name in an error of the command line is printable."""
     result = command(image, "--models", ROOT / "models", "--heatmap", image)
     assert result.exit_code == 2
-    assert "im?[2Jage.png, which is an image to score" in " ".join(result.stderr.split())
+    assert "im?[2Jage.png, which is an image or a mask" in " ".join(result.stderr.split())
     assert "\x1b" not in result.stderr
 
 
