@@ -28,7 +28,7 @@ EXPORT = Path(__file__).with_name("torch_script_export.py")
 EXPORT_SECONDS = 1800
 """Limit on the time of an export. The code of a file may run for ever."""
 CHANNELS = 4
-"""Largest number of channels of an image in a TorchScript file."""
+"""Number of channels with which the size of a window is checked."""
 
 
 def is_torchscript(path: Path) -> bool:

@@ -18,8 +18,8 @@ FORBIDDEN = re.compile(
     r"|\bops\s*\.\s*(?!aten\b|prim\b|quantized\b)\w+|\btorch\s*\.\s*classes\s*\.\s*(?!quantized\b)\w+"
 )
 """Matches names that the code of a classifier does not need: files, threads, other libraries, `torch` as a value."""
-IMAGE_CHANNELS, COLOUR = (1, 3, 4), 3
-"""Numbers of channels that are recognised in the first weights of rank 4, and the number for other networks."""
+MOST_CHANNELS, COLOUR = 16, 3
+"""Largest number of channels of an image that is taken from the first weights of rank 4, and the usual number."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -33,9 +33,20 @@ def main() -> None:
     check_code(torch._C.PyTorchFileReader(source))  # noqa: SLF001 (the reader that torch.jit.load uses)
     network = torch.jit.load(source, map_location="cpu").float().eval()
     kernels = [value.shape[1] for value in network.state_dict().values() if value.dim() == 4]
-    channels = kernels[0] if kernels and kernels[0] in IMAGE_CHANNELS else COLOUR
-    image = torch.zeros(1, channels, *map(int, size))
+    likely = [count for count in kernels[:1] if count <= MOST_CHANNELS]
+    images = [torch.zeros(1, count, *map(int, size)) for count in dict.fromkeys([*likely, COLOUR])]
+    with torch.no_grad():
+        image = next((image for image in images if runs(network, image)), images[0])
     torch.onnx.export(network, (image,), target, dynamo=False, verbose=False)
+
+
+def runs(network: Any, image: Any) -> bool:  # noqa: ANN401 (of PyTorch)
+    """Return whether a network takes an image; its first weights may be those of another layer."""
+    try:
+        network(image)
+    except Exception:  # the code of a file may raise any error
+        return False
+    return True
 
 
 def check_code(reader: Any) -> None:  # noqa: ANN401 (of PyTorch)

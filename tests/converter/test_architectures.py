@@ -258,7 +258,10 @@ def test_dense_cells_are_single_windows(tmp_path: Path) -> None:
         ('{ op = "lrn", size = 4 },', "layers.1.lrn.size: expected an odd size"),
         ('{ op = "lrn", size = 3, bias = nan },', "layers.1.lrn.bias: expected"),
         ('{ op = "lrn", size = 3, region = "image" },', "layers.1.lrn.region: expected 'channels' or 'map'"),
-        ('{ op = "avgpool", kernel = 2, stride = 2, pad = 1 },', "layers.1.avgpool.pad: Extra inputs"),
+        (
+            '{ op = "avgpool", kernel = 2, stride = 2, pad = 1 },',
+            "layers.1.avgpool.pad: expected no field",
+        ),
         ('{ op = "maxpool", kernel = 2, stride = 2, pad = 2 },', "maxpool of 2×2 does not fit"),
         ('{ op = "avgpool", kernel = 90, stride = 2, ceil = true },', "avgpool of 90×90 does not fit"),
         ('{ op = "flatten" }, { op = "globalavgpool" },', "globalavgpool cannot follow a shape of (1620,)"),

@@ -41,6 +41,18 @@ def test_torchscript(tmp_path: Path, net: "nn.Module", kind: str, suffix: str) -
         read_source(tmp_path / f"net.{suffix}", arch=None, window=None)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5, 13])
+def test_any_number_of_channels(tmp_path: Path, channels: int) -> None:
+    """The image has as many channels as the first convolution takes."""
+    import torch
+    from torch import nn
+
+    layers = nn.Conv2d(channels, 6, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    net = randomised(nn.Sequential(*layers))
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    check_scores(read_source(tmp_path / "net.pt", arch=None, window=WINDOW), net, tmp_path)
+
+
 def rewrite(path: Path, code: str) -> None:
     """Put a line into the code of a TorchScript file."""
     with zipfile.ZipFile(path) as archive:
