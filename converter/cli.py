@@ -30,10 +30,10 @@ SourceFile = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="The trained classifier: a state_dict (.safetensors, .pth, .ckpt), an ONNX file or a Caffe network "
-        "(.caffemodel). If PyTorch or Keras is installed, also TorchScript (.pt), an exported program (.pt2), a saved "
-        "Keras model (.keras, .h5), or a folder of Hugging Face or WSInfer that holds config.json. Python code from "
-        "the source runs only with --trust.",
+        help="The trained classifier: a state_dict (.safetensors, .pth, .pt, .bin, .ckpt), an ONNX file or a Caffe "
+        "network (.caffemodel). If PyTorch or Keras is installed, also TorchScript (.pt), an exported program (.pt2), "
+        "a saved Keras model (.keras, .h5), or a folder of Hugging Face or WSInfer that holds config.json. Python code "
+        "from the source runs only with --trust.",
     ),
 ]
 Output = Annotated[
@@ -67,8 +67,10 @@ Preprocess = Annotated[
     str | None,
     typer.Option(
         metavar="imagenet | caffe | unit | none | FILE.json",
-        help="Preprocessing that turns pixel values from 0 to 255 into the network's input. It becomes part of the "
-        "model. Default: the preprocessing of the architecture or of torchvision; none for other modules and for "
+        help="Preprocessing that turns pixel values x from 0 to 255 into the network's input. It becomes part of the "
+        "model. imagenet: RGB, (x/255 − mean)/std; caffe: BGR, x − mean; unit: x/255; none: x; FILE.json: an object "
+        'with "scale", "mean", "std", "order" and "dtype", (x·scale − mean)/std. '
+        "Default: the preprocessing of the architecture or of torchvision; none for other modules and for "
         "files that contain their network.",
     ),
 ]
@@ -144,8 +146,8 @@ Strides = Annotated[
     typer.Option(
         metavar="32,16,8",
         help="Pixels between windows: divisors or multiples of the network's own stride. Each stride gets a model "
-        "file; the files share the weights. Default: the network's own stride. With --crops-only: one stride. "
-        "Default: half a window.",
+        "file; the files share the weights. With --crops-only: one stride. Default: the network's own stride; with "
+        "--crops-only, half a window.",
     ),
 ]
 CropsOnly = Annotated[
@@ -203,7 +205,7 @@ def main(*, silent: bool = False) -> None:
         sys.exit(f"fullconv-convert: {error or 'out of memory'}")
 
 
-@app.command()
+@app.command(epilog="fullconv-convert --version prints the version.")
 def convert(
     source: SourceFile,
     output: Output,

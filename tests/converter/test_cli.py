@@ -111,6 +111,15 @@ def test_model_files_contract(tmp_path: Path, preprocess: str) -> None:
     assert session.run(None, {image.name: batch})[0].shape == (3, 5, 3, 4)
 
 
+def test_help_explains_presets_and_defaults() -> None:
+    """The help states the formula of each preset, the default of --strides once, and how to print the version."""
+    shown = " ".join(CliRunner().invoke(app, ["--help"]).stdout.replace("│", " ").split())
+    assert "imagenet: RGB, (x/255 − mean)/std; caffe: BGR, x − mean; unit: x/255" in shown
+    assert "fullconv-convert --version prints the version." in shown
+    strides = shown.partition("--strides")[2].partition("--crops-only ")[0]
+    assert strides.count("Default:") == 1
+
+
 def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     """An existing version is kept with exit status 3; --force replaces it, but never a folder that is not a model."""
     network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
