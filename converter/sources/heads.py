@@ -69,8 +69,8 @@ class HeadLayer:
     @property
     def sizes(self) -> str:
         """The numbers of inputs and outputs, such as "512→7"."""
-        outputs, inputs, *_ = (*self.shapes["weight"], "")
-        return f"{inputs}→{outputs}" if inputs else str(outputs)
+        weight = self.shapes["weight"]
+        return f"{weight[1]}→{weight[0]}" if len(weight) > 1 else str(weight[0])
 
 
 @dataclass(frozen=True)

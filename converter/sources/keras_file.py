@@ -17,16 +17,14 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from converter.errors import SourceError, UnsupportedError
 from converter.messages import first_cause, quiet
 from converter.sources.checkpoint import sha256, sha256_of_arrays
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework
+from converter.sources.json_part import parse_json
 from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
 from converter.sources.onnx_file import check_input, read_onnx
 from converter.sources.torch_zip import stored_bytes
@@ -139,7 +137,7 @@ def _config_in_archive(path: Path) -> tuple[object, str]:
     with zipfile.ZipFile(path) as archive:
         names = dict.fromkeys((CONFIG, METADATA, NUMBERS, *archive.namelist()))
         entries = {name: stored_bytes(archive, data, name) for name in names}
-    config, about = _json(entries[CONFIG]), _json(entries[METADATA])
+    config, about = (parse_json(entries[name], MAX_CONFIG_BYTES, "a description") for name in (CONFIG, METADATA))
     with h5py.File(io.BytesIO(entries[NUMBERS].data)) as file:
         _check_weights(file, len(data))
     return {**config, "compile_config": None}, str(about["keras_version"])[:30]
@@ -161,12 +159,6 @@ def _check_weights(file: "h5py.File", size: int) -> None:
     file.visititems(lambda _, item: claimed.append(getattr(item, "nbytes", 0)))
     if sum(claimed) > MAX_EXPANSION * size:
         raise ValueError(f"its weights claim {sum(claimed)} bytes, more than the file's {size}")
-
-
-def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON holds)
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ValueError(f"expected a description of at most {MAX_CONFIG_BYTES >> 20} MiB")
-    return json.loads(bytes(text))
 
 
 def _check_classes(config: object, keras: ModuleType, path: Path) -> None:

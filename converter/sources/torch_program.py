@@ -29,6 +29,7 @@ from converter.messages import first_cause, one_line, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
+from converter.sources.json_part import parse_json
 from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
 from converter.sources.torch_export import export
 from converter.sources.torch_zip import stored_bytes
@@ -118,14 +119,14 @@ def _parts(archive: zipfile.ZipFile, data: NDArray[np.uint8]) -> tuple[str, Part
     if len(roots) != 1:
         raise ValueError(f"expected one {GRAPH} in the archive, as torch.export.save writes it, got {len(roots)}")
     (root,) = roots
-    graph = _json(stored_bytes(archive, data, root + GRAPH))
+    graph = parse_json(stored_bytes(archive, data, root + GRAPH), MAX_JSON_BYTES, "a graph")
     saved = str(graph["torch_version"])[:30]
     parts: Parts = {GRAPH: _sanitized(graph), SAMPLES: b""}
     claimed = 0
     for folder, name in TENSORS.items():
         if f"{root}{folder}{name}" not in archive.namelist():
             raise ValueError(f"expected {name} in the archive; save it with a newer PyTorch than {saved}")
-        tensors = _json(stored_bytes(archive, data, f"{root}{folder}{name}"))
+        tensors = parse_json(stored_bytes(archive, data, f"{root}{folder}{name}"), MAX_JSON_BYTES, "a graph")
         for entry in tensors["config"].values():
             if entry["use_pickle"] is not False or not PAYLOAD.fullmatch(entry["path_name"]):
                 raise ValueError(f"expected tensors as plain bytes, got {entry['path_name'][:80]!r}, which is pickled")
@@ -135,12 +136,6 @@ def _parts(archive: zipfile.ZipFile, data: NDArray[np.uint8]) -> tuple[str, Part
     if claimed > MAX_EXPANSION * len(data):
         raise ValueError(f"its tensors have {claimed} numbers, more than fit into the file")
     return saved, parts
-
-
-def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON holds)
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"expected a graph of at most {MAX_JSON_BYTES >> 20} MiB")
-    return json.loads(bytes(text))
 
 
 def _sanitized(document: object) -> bytes:
