@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
 from typing import Any, NoReturn
@@ -35,6 +36,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 stop = Stop()
 
 
+@dataclass
+class _Messages:
+    """How messages are printed: as text, or with --json as events, a JSON object in each line."""
+
+    as_json: bool = False
+
+    def print(self, text: object, event: str, **facts: int) -> None:
+        """Print a message on standard error; `facts` are further entries of the event."""
+        if self.as_json:
+            entry = "error" if event == "error" else "reason"
+            typer.echo(json.dumps({"time": round(time.time(), 3), "event": event, entry: str(text), **facts}), err=True)
+        else:
+            typer.echo(printable(f"fullconv-batch: {text}"), err=True)
+
+
+messages = _Messages()
+
+
 def main() -> None:
     """Run the command.
 
@@ -51,7 +70,7 @@ def main() -> None:
     try:
         app()
     except (MemoryError, OSError) as error:
-        _print_error(error if str(error) else "out of memory")
+        messages.print(error if str(error) else "out of memory", "error", status=1)
         _end(1, interruption)
     except SystemExit as ended:
         _end(ended.code, interruption)
@@ -62,7 +81,7 @@ def _end(status: Any, interruption: Interruption) -> NoReturn:  # noqa: ANN401 (
     if not stop.at_once.is_set() and not interruption.requested:
         sys.exit(status)
     if isinstance(status, str):  # the message of a signal
-        typer.echo(status, err=True)
+        messages.print(status.removeprefix("fullconv-batch: "), "error", status=1)
     _end_now(status if isinstance(status, int) else 1)
 
 
@@ -86,6 +105,7 @@ def batch(line: BatchLine) -> None:
     """
     from service.batch.program import Program, list_named, print_document
 
+    messages.as_json = line.as_json
     end_loading()
     with _exit_statuses():
         name, version = line.named_version()
@@ -121,7 +141,8 @@ def _stopped_by_signals() -> Iterator[None]:
         if not began:
             began.append(time.monotonic())
             stop.gently.set()
-            _print_error("interrupted: the parts that have begun are finished; interrupt again to give them up")
+            text = "interrupted: the parts that have begun are finished; interrupt again to give them up"
+            messages.print(text, "interrupted")
         elif time.monotonic() - began[0] > GRACE_SECONDS:
             for work in (stop.now, partial(_end_after_all, ended)):
                 Thread(target=work, daemon=True).start()
@@ -138,7 +159,7 @@ def _stopped_by_signals() -> Iterator[None]:
 def _end_after_all(ended: Event) -> None:
     """End the process if the job does not end in time. The next run removes unfinished files."""
     if not ended.wait(END_SECONDS):
-        _print_error(CONTINUE)
+        messages.print(CONTINUE, "error", status=1)
         _end_now(1)
 
 
@@ -163,9 +184,5 @@ def _exit_statuses() -> Iterator[None]:
 
 def _fail(error: object, status: int) -> NoReturn:
     """Print an error, and end with this exit status."""
-    _print_error(error)
+    messages.print(error, "error", status=status)
     raise typer.Exit(status)
-
-
-def _print_error(error: object) -> None:
-    typer.echo(printable(f"fullconv-batch: {error}"), err=True)

@@ -30,7 +30,7 @@ job.PART_IMAGES = 4
 ray_engine.NODES_SECONDS = 0.2
 """
 """The beginning of the programs that run jobs."""
-CONTINUE = "fullconv-batch: interrupted: the same command continues the job"
+CONTINUE = "interrupted: the same command continues the job"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,9 @@ class Job:
         """Read standard error until the process ends."""
         for line in self.process.stderr or ():
             if line.startswith("{"):
-                self.events.append(json.loads(line))
+                self.events.append(event := json.loads(line))
+                if event["event"] in ("error", "interrupted"):
+                    self.messages.append(event.get("error") or event["reason"])
             else:
                 self.messages.append(line.rstrip())
 
@@ -104,7 +106,7 @@ class Job:
             output = self.process.stdout.read() if self.process.stdout else ""
             self.reader.join(100)
             assert self.process.wait(100) == status, self.messages
-        assert all(line.startswith("fullconv-batch: ") for line in self.messages), self.messages
+        assert len(self.messages) == len(self.of_kind("error")) + len(self.of_kind("interrupted")), self.messages
         summary: dict[str, Any] = json.loads(output or "{}")
         return summary
 
@@ -153,7 +155,7 @@ def test_the_bytes_are_those_of_one_process(images: Path, cluster: "Cluster", wh
     job = on_cluster(images, cluster, "same")
     failed = job.end(3)["images"].pop("failed")
     assert failed > 1
-    assert job.messages[-1].startswith(f"fullconv-batch: images without scores: {failed}; ")
+    assert job.messages[-1].startswith(f"images without scores: {failed}; ")
     assert "images/damaged.png" in {event["path"] for event in job.events if event["event"] == "failure"}
     assert files_of(images, "same") == whole
 
@@ -393,4 +395,4 @@ def test_an_address_without_cluster_is_refused(images: Path) -> None:
         for address in (f"127.0.0.1:{unused.getsockname()[1]}", "nowhere"):
             job = start(images, "refused", "--engine", "ray", "--address", address)
             job.end(1)
-            assert job.messages[0].startswith(f"fullconv-batch: address: expected a Ray cluster at {address}, got ")
+            assert job.messages[0].startswith(f"address: expected a Ray cluster at {address}, got ")

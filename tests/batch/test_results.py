@@ -56,12 +56,16 @@ def test_rows_have_the_answers_of_each_image(images: Path, scorer: Scorer) -> No
 
 
 def test_events_are_json_lines_on_standard_error(images: Path) -> None:
-    """With --json each line of standard error but the last is an event: the start, failures and parts."""
-    *lines, _ = batch(images, "--json").stderr.splitlines()
-    events = [json.loads(line) for line in lines]
+    """With --json each line of standard error is an event: the start, failures and parts, and last an error."""
+    events = [json.loads(line) for line in batch(images, "--json").stderr.splitlines()]
     assert [event["event"] for event in events].count("failure") == 2
     assert [event["event"] for event in events].count("part") == 3
     assert events[0] | {"time": 0} == {"time": 0, "event": "start", "images": 10, "kept": 0, "parts": 3}
+    assert (events[-1]["event"], events[-1]["status"]) == ("error", 3)
+    assert events[-1]["error"].startswith("images without scores: 2; the results state the errors")
+    refused = json.loads(batch(images, "--json", "--stride", "4").stderr)
+    assert refused["error"].startswith("OUT: expected the options and the model of the job there")
+    assert (refused["event"], refused["status"]) == ("error", 3)
 
 
 def test_options_mean_what_they_mean_for_one_image(images: Path, scorer: Scorer) -> None:
