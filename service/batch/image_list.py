@@ -41,10 +41,16 @@ def _kept(carried: pa.Table, list_file: Path) -> pa.Table:
     """Return columns as a Parquet file gives them back, which may have coarser types; raises ImageError."""
     file = BytesIO()
     try:
-        parquet.write_table(carried, file)
+        parquet.write_table(carried.cast(_without_views(carried.schema)), file)
         return parquet.read_table(file).take(pa.array(range(carried.num_rows), pa.int64()))
     except pa.ArrowException as error:
         raise ImageError(f"list: expected columns that Parquet can hold in {list_file}: {error}") from None
+
+
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with plain texts and bytes in place of views, from which rows cannot be taken."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema])
 
 
 def _read(path: Path) -> pa.Table:

@@ -65,6 +65,24 @@ def test_parquet_lists_carry_columns_of_any_type(images: Path) -> None:
     assert table["error"].to_pylist() == [None, "none.png: cannot be read: No such file or directory"]
 
 
+def test_lists_with_views_of_texts(images: Path) -> None:
+    """Columns of views of texts and bytes are texts and bytes in the results, and the job continues."""
+    columns = {
+        "path": pa.array([f"{images}/image0001.png"], pa.string_view()),
+        "plate": pa.array(["A1"], pa.string_view()),
+        "key": pa.array([b"1"], pa.binary_view()),
+        "count": pa.array([3], pa.int8()),
+    }
+    parquet.write_table(pa.table(columns), "list.parquet")
+    for _ in range(2):
+        assert batch("--list", "list.parquet").exit_code == 0
+    table = parquet.read_table(OUT / "results")
+    assert [table.schema.field(name).type for name in ("plate", "key", "count")] == [
+        pa.string(), pa.binary(), pa.int8(),
+    ]  # fmt: skip
+    assert table.select(["plate", "key", "count"]).to_pylist() == [{"plate": "A1", "key": b"1", "count": 3}]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
