@@ -17,7 +17,7 @@ from converter.errors import SourceError, UnknownHeadError, UnknownTensorsError
 from converter.sources.architecture import Architecture
 from converter.sources.checkpoint import BATCHES, Checkpoint
 from converter.sources.classifier import Classifier
-from converter.sources.heads import is_within, parent_of, with_own_head
+from converter.sources.heads import Shapes, is_within, parent_of, with_own_head
 from converter.sources.layers import (
     Activation,
     AdaptiveAvgPool,
@@ -101,6 +101,8 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
         layers, notes = with_own_head(layers, shapes, architecture.base)
     expected, got = list(tensor_keys(layers)), set(shapes)
     check_keys(architecture.name, expected, sorted(set(expected) - got), sorted(got.difference(expected)))
+    if architecture.base:
+        _check_channels(architecture, layers, shapes)
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
     network.add_all(layers)
     model = network.model(architecture.name)
@@ -114,6 +116,21 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
         source=checkpoint.source,
         notes=notes,
     )
+
+
+def _check_channels(architecture: Architecture, layers: Sequence[Layer], shapes: Shapes) -> None:
+    """Raise SourceError if a network that is known takes images of another number of channels in the checkpoint."""
+    first = next((layer for layer in layers if isinstance(layer, Conv)), None)
+    if first is None or first.groups != 1:
+        return
+    key = first.tensor_keys[0]
+    _, channels, *kernel = (*shapes[key], 0, 0)
+    if channels != architecture.channels and kernel[:2] == [first.kernel] * 2:
+        raise SourceError(
+            f"checkpoint: {key}: expected {architecture.channels} input channels, got {channels}; write a file for "
+            f'--arch (docs/architectures.md) with the lines base = "{architecture.base}", channels = {channels} and '
+            'preprocess = "unit", or the preprocessing with which it was trained'
+        )
 
 
 def check_keys(name: str, expected: Sequence[str], missing: Sequence[str], unknown: Sequence[str]) -> None:

@@ -103,6 +103,29 @@ def test_tensors_that_do_not_fit(
     assert expected_message in str(caught.value)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_need_a_file(tmp_path: Path, channels: int) -> None:
+    """The refusal of a network for grey or infrared images gives the lines of an architecture file that reads it."""
+    tensors = saved(tmp_path, {"fc10.weight": (7, 64), "fc10.bias": (7,)})
+    first = next(key for key, tensor in tensors.items() if tensor.ndim == 4)
+    shape = (len(tensors[first]), channels, *tensors[first].shape[2:])
+    tensors[first] = RNG.normal(size=shape).astype(np.float32)
+    save_file(tensors, tmp_path / "net.safetensors")
+    with pytest.raises(SourceError) as caught:
+        read_source(tmp_path / "net.safetensors", arch=None, window=None)
+    lines = ['base = "cifar10_80sec"', f"channels = {channels}", 'preprocess = "unit"']
+    assert str(caught.value) == (
+        f"checkpoint: {first}: expected 3 input channels, got {channels}; write a file for --arch "
+        f"(docs/architectures.md) with the lines {lines[0]}, {lines[1]} and {lines[2]}, or the preprocessing with "
+        "which it was trained"
+    )
+    (tmp_path / "net.toml").write_text("\n".join(lines), "utf-8")
+    classifier = read_source(tmp_path / "net.safetensors", arch=str(tmp_path / "net.toml"), window=None)
+    window = RNG.normal(size=(channels, 32, 32)).astype(np.float32)
+    expected = reference.run(load_architecture(str(tmp_path / "net.toml")), tensors, window)
+    assert_allclose(source_scores(classifier, window, tmp_path), expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
 UNNAMED = ": the checkpoint does not name layers without tensors, such as Dropout"
 FILE = """
 base = "cifar10_80sec"
