@@ -168,7 +168,9 @@ class ItemScorer:
             with read_image(location, item.size, self.copies) as read:
                 attempt = _Attempt(item, location, began, read)
                 facts |= attempt.facts
-                return work(attempt)
+                done = work(attempt)
+                read.check_unchanged()
+                return done
         except (RequestError, OutputError, StoppedError):
             raise
         except Exception as error:  # a bug that one image causes must not end a job of a million
@@ -194,7 +196,7 @@ class ItemScorer:
             division = self._division(attempt, stream.planned, options)
             if division.sections > 1:
                 return Divided(division.sections)
-            with self._memory_of(stream, read):
+            with self._memory_of(stream):
                 scored = self._scored(attempt, *self._taken(stream, attempt.item.grid))
         return replace(scored, why_whole=division.why_whole)
 
@@ -236,10 +238,10 @@ class ItemScorer:
     def _place(self, grid: str) -> str:
         return f"{GRIDS}/{grid}{self.work.grid_suffix}"
 
-    def _memory_of(self, stream: ScoreStream, read: ReadImage) -> AbstractContextManager[None]:
+    def _memory_of(self, stream: ScoreStream) -> AbstractContextManager[None]:
         """Return the claim of an image's memory. A server admits requests by its own memory."""
         planned = 0.0 if isinstance(self.scorer, Client) else stream.planned.plan.bytes
-        return self.budget.claim(read.held_bytes + planned, self.stop.check)
+        return self.budget.claim(planned, self.stop.check)
 
     def _taken(self, stream: ScoreStream, grid: str) -> tuple[Answer, float]:
         """Take the rows of a grid, and write them if grids are written."""

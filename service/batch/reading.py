@@ -5,6 +5,7 @@ they are scored. Files in buckets are copied to the folder of temporary files fi
 size.
 """
 
+import math
 import os
 import shutil
 import stat
@@ -17,7 +18,7 @@ from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, NamedTuple
 
 from fullconv.common.files import OutputError, scratch_folder
 from fullconv.common.image_suffixes import PICTURES
@@ -47,13 +48,15 @@ def _disk_budget() -> Budget:
 
 @dataclass(frozen=True)
 class Copies:
-    """Makes folders for copies of files from buckets, and limits their bytes. Several threads may use it.
+    """Makes folders for copies of files from buckets, and limits the bytes of these and of files in memory.
 
-    `stop` ends their waits.
+    Several threads may use it. `stop` ends their waits.
     """
 
     stop: Stop
     disk: Budget = field(default_factory=_disk_budget)
+    memory: Budget = field(default_factory=lambda: Budget(math.inf))
+    """The bytes of files that are read as a whole, until their images are scored."""
 
     @contextmanager
     def folder(self, size: int) -> Iterator[Path]:
@@ -75,6 +78,16 @@ class ReadImage:
     sha256: str | None = None
     seconds: float = 0.0
     """Seconds that reading took."""
+    state: "_State | None" = None
+    """The state of a file of this machine that is read while it is scored."""
+
+    def check_unchanged(self) -> None:
+        """Raise ReadError if the file has changed since its hash was computed."""
+        if self.state is not None and _state_of(self.path) != self.state:
+            raise ReadError(
+                f"{self.path}: expected the same file until it was scored, got another one: score it again with "
+                "--retry-failed"
+            )
 
     @property
     def image(self) -> Image:
@@ -88,7 +101,20 @@ class ReadImage:
 
 
 class ReadError(ImageError):
-    """The file of an image cannot be read."""
+    """The file of an image cannot be read, or has changed meanwhile."""
+
+
+class _State(NamedTuple):
+    """What changes if a file is replaced or written."""
+
+    number: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> "_State":
+        """Return the state of a file."""
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class _NamedBytes(BytesIO):
@@ -97,6 +123,14 @@ class _NamedBytes(BytesIO):
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
         self.name = name
+
+
+def _state_of(path: Path) -> _State | None:
+    """Return the state of a file; None if it has gone."""
+    try:
+        return _State.of(path.stat())
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -110,21 +144,30 @@ def read_image(location: str, size: int | None, copies: Copies) -> Iterator[Read
         with _from_store(location, size, copies) as image:
             yield image
     else:
-        yield _from_disk(Path(location), copies.stop.pause)
+        with _from_disk(Path(location), copies) as image:
+            yield image
 
 
-def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
-    began = time.monotonic()
+@contextmanager
+def _from_disk(path: Path, copies: Copies) -> Iterator[ReadImage]:
+    began, pause = time.monotonic(), copies.stop.pause
     found = _read(str(path), path.stat, pause)
     if kind := special_kind(found.st_mode):  # a read of it could block, or never end
         raise ReadError(f"{path}: expected a file or a folder, got {kind}")
-    if not stat.S_ISREG(found.st_mode) or found.st_size > WHOLE_BYTES:
-        return ReadImage(path, found.st_size if stat.S_ISREG(found.st_mode) else None)
-    data = _read(str(path), path.read_bytes, pause)
-    digest, size = sha256(data).hexdigest(), len(data)
-    if path.suffix.lower() not in PICTURES:
-        return ReadImage(path, size, sha256=digest, seconds=time.monotonic() - began)
-    return ReadImage(path, size, data, digest, time.monotonic() - began)
+    if not stat.S_ISREG(found.st_mode):
+        yield ReadImage(path)
+        return
+    if found.st_size > WHOLE_BYTES:
+        yield ReadImage(path, found.st_size, state=_State.of(found))
+        return
+    with copies.memory.claim(found.st_size, copies.stop.check):
+        data = _read(str(path), path.read_bytes, pause)
+        digest, size = sha256(data).hexdigest(), len(data)
+        if path.suffix.lower() in PICTURES:
+            yield ReadImage(path, size, data, digest, time.monotonic() - began)
+            return
+    del data  # such files may need others beside them, and are read from their paths
+    yield ReadImage(path, size, sha256=digest, seconds=time.monotonic() - began, state=_State.of(found))
 
 
 @contextmanager
@@ -137,8 +180,9 @@ def _from_store(url: str, size: int | None, copies: Copies) -> Iterator[ReadImag
     began, name = time.monotonic(), PurePosixPath(place).name
     expected = size if size is not None else _read(url, lambda: files.size(place), pause)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
-        data = _read(url, lambda: whole_file(files, place, expected), pause)
-        yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
+        with copies.memory.claim(expected, copies.stop.check):
+            data = _read(url, lambda: whole_file(files, place, expected), pause)
+            yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
         return
     with copies.folder(expected or 0) as folder:
         path = folder / name

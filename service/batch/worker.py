@@ -43,6 +43,9 @@ Observe = Callable[[Scored], None]
 Sections = Mapping[int, Sequence[ScoredSection]]
 """The sections of divided images, in their order, by the position of the image in its part."""
 NO_SECTIONS: Sections = {}
+FILES_SHARE = 0.125
+"""Share of a worker's memory for files that are read as a whole. It is apart from that of plans, because a file is in
+memory before its image's plan is known: with one budget, files could wait for each other's plans for ever."""
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
@@ -216,8 +219,8 @@ def make_worker(
         writer=_writer(work, model),
         store=store,
         records=records_of(work, model, carried),
-        budget=Budget(limits.memory_bytes),
-        copies=Copies(stop),
+        budget=Budget((1 - FILES_SHARE) * limits.memory_bytes),
+        copies=Copies(stop, memory=Budget(FILES_SHARE * limits.memory_bytes)),
         stop=stop,
     )
     return Worker(items, ThreadPoolExecutor(limits.threads, thread_name_prefix="image"), limits.threads)

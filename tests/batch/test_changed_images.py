@@ -4,12 +4,16 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.jobs import OUT, batch, last_line, make_images, rows, written
 from support.pictures import noise, png
 
 from service.batch import changes, reading
+from service.batch.budget import Budget
+from service.batch.item import Divided, ItemScorer, Scored
+from service.batch.stop import Stop
 
 
 def processed(*arguments: object, out: object = OUT) -> int:
@@ -143,3 +147,33 @@ def test_repaired_images_are_scored_again(images: Path) -> None:
     replace(path, b"not an image either")
     assert batch(images, "--retry-failed").exit_code == 3
     assert rows() == after
+
+
+@pytest.mark.parametrize("most", [1, 32 << 20], ids=["large", "with a hash"])
+def test_images_that_change_while_they_are_scored(most: int, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is replaced between its hash and the end of its scoring has a row with an error."""
+    monkeypatch.setattr(reading, "WHOLE_BYTES", most)
+    path, score = images / "image0002.tif", ItemScorer._score  # noqa: SLF001 (what happens between reads)
+
+    def replacing(self: ItemScorer, attempt: Any) -> Scored | Divided:  # noqa: ANN401 (private)
+        replace(path, path.read_bytes())
+        return score(self, attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ItemScorer, "_score", replacing)
+        assert batch(path).exit_code == 3
+    (row,) = rows()
+    assert row["error"].startswith("images/image0002.tif: expected the same file until it was scored, got another one")
+    assert row["error_kind"] == "read"
+    assert processed(path, "--retry-failed") == 1
+    assert rows()[0]["error"] is None
+
+
+def test_files_in_memory_have_a_budget(images: Path) -> None:
+    """Files that are read as a whole wait until there is memory for them."""
+    memory = Budget(100.0)
+    copies = reading.Copies(Stop(), memory=memory)
+    path = images / "image0001.png"
+    with reading.read_image(str(path), None, copies) as read:
+        assert memory.held == read.size == path.stat().st_size
+    assert memory.held == 0
