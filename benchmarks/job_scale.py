@@ -70,7 +70,7 @@ def main() -> None:
         print(f"bytes in memory for each image: {images.table.nbytes / options.count:.0f}")
         with timed("a new job"):
             job = open_job(store, work.terms(""), images, Comparison("", Copies(Stop())))
-        size = (Path(name) / "inputs" / "listing-0000.parquet").stat().st_size
+        size = next((Path(name) / "inputs").iterdir()).stat().st_size
         print(f"{len(job.bounds)} parts; bytes of the listing's file for each image: {size / options.count:.1f}")
         records = Records(tuple(range(CLASSES)), (), "", images.carried.schema)
         with timed("writing the files of all parts"):
