@@ -31,7 +31,11 @@ class NonfinitePixel(NamedTuple):
 
 def nonfinite_pixels(strip: Pixels | None) -> NonfinitePixels | None:
     """Return which pixels of a strip (rows, cols, channels) are not finite; None if all are finite."""
-    if strip is None or strip.dtype.kind != "f" or math.isfinite(strip.sum(dtype=np.float64)):
+    if strip is None or strip.dtype.kind != "f":
+        return None
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        total = strip.sum(dtype=np.float64)
+    if math.isfinite(total):
         return None
     has_nan, has_infinity = (np.asarray(is_kind(strip).any(axis=-1)) for is_kind in (np.isnan, np.isinf))
     return np.where(has_nan, np.uint8(1), np.where(has_infinity, np.uint8(2), np.uint8(0)))

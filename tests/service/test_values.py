@@ -225,7 +225,7 @@ def test_pixels_that_are_not_finite(models: Path, values: np.ndarray, value: flo
     if scorer.model("reflectance").input.dtype != "float32":
         return  # integers are finite
     pixels = values[:, EMPTY:].astype(np.float32)
-    pixels[41, 37, 2] = value
+    pixels[41, 37, 2], pixels[50, 9, 1] = value, -value
     expected_message = f"expected finite pixels, got {'NaN' if np.isnan(value) else 'infinity'} at x 37, y 41; leave "
     with pytest.raises(ImageError, match=expected_message):
         scorer.score(pixels, model="reflectance", mode=mode, flip=True)
