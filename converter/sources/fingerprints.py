@@ -7,9 +7,10 @@ fingerprint. `benchmarks/make_fingerprints.py` makes the file.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 
+from converter.errors import UnknownHeadError
 from converter.sources.checkpoint import BATCHES
 from converter.sources.heads import FACTORY, Head, Shapes, head_of, parent_of
 from converter.sources.prefixes import possible_prefixes
@@ -43,13 +44,15 @@ def recognise_module(shapes: Shapes) -> tuple[str, tuple[str, ...]]:
             keys = head.split(HEAD_SEPARATOR)
             if own.keys() >= set(keys) and (names := networks.get(fingerprint(own, keys))):
                 return prefix, tuple(names)
-    for prefix, own in _prefixed(shapes):
-        for last, networks in known.items():
-            for replaced in _possible_heads(last.split(HEAD_SEPARATOR), own):
-                keys = [key for layer in replaced.layers for key in layer.keys]
-                names = networks.get(fingerprint(own, keys), [])
-                if names and replaced.only("linear", " or ".join(names[:SHOWN]), FACTORY):
-                    return prefix, tuple(names)
+    unknown: UnknownHeadError | None = None
+    for prefix, head, names in _with_other_heads(shapes, known):
+        try:
+            if head.only("linear", " or ".join(names[:SHOWN]), FACTORY):
+                return prefix, tuple(names)
+        except UnknownHeadError as error:  # the last layer alone may have been replaced
+            unknown = unknown or error
+    if unknown:
+        raise unknown
     return "", ()
 
 
@@ -58,6 +61,18 @@ def known_networks() -> Iterator[str]:
     for networks in _known().values():
         for names in networks.values():
             yield from names
+
+
+def _with_other_heads(
+    shapes: Shapes, known: Mapping[str, Mapping[str, list[str]]]
+) -> Iterator[tuple[str, Head, list[str]]]:
+    """Yield the prefix, the head and the networks of each reading in which only the head differs."""
+    for prefix, own in _prefixed(shapes):
+        for last, networks in known.items():
+            for head in _possible_heads(last.split(HEAD_SEPARATOR), own):
+                keys = [key for layer in head.layers for key in layer.keys]
+                if names := networks.get(fingerprint(own, keys)):
+                    yield prefix, head, names
 
 
 def _prefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
