@@ -45,9 +45,9 @@ def recognise_module(shapes: Shapes) -> tuple[str, tuple[str, ...]]:
             if own.keys() >= set(keys) and (names := networks.get(fingerprint(own, keys))):
                 return prefix, tuple(names)
     unknown: UnknownHeadError | None = None
-    for prefix, head, names in _with_other_heads(shapes, known):
+    for prefix, other, names in _with_other_heads(shapes, known):
         try:
-            if head.only("linear", " or ".join(names[:SHOWN]), FACTORY):
+            if other.only("linear", " or ".join(names[:SHOWN]), FACTORY):
                 return prefix, tuple(names)
         except UnknownHeadError as error:  # the last layer alone may have been replaced
             unknown = unknown or error
