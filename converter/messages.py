@@ -40,7 +40,8 @@ def first_problem(error: ValidationError, fields: Iterable[str] = ()) -> str:
     `fields` are the names of the fields at the top.
     """
     problem = error.errors()[0]
-    where = ".".join(str(step) for step in problem["loc"]) or "file"
+    steps = [str(step) for step in problem["loc"]]
+    where = ".".join(step for step in steps if "[" not in step) or "file"  # others are pydantic's own functions
     context, got = problem.get("ctx", {}), f", got {shortened(str(problem['input']))[:60]!r}"
     match problem["type"]:
         case "missing":

@@ -179,7 +179,7 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     size = tiles.cells * planned.options.cell_bytes + classes * CLASS_BYTES + RESPONSE_BYTES
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: expected at most {limit / MIB:.1f} MiB, got {size / MIB:.1f} MiB for "
+            f"{planned.picture.name}: grid: expected at most {limit / MIB:.4g} MiB, got {size / MIB:.4g} MiB for "
             f"{tiles.vertical.cells}×{tiles.horizontal.cells} cells of {counted(classes, 'class')}; name fewer "
             "classes, use a coarser stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends "
             "the grid row by row",
@@ -192,7 +192,7 @@ def check_row(planned: PlannedImage, limit: int) -> None:
     size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: expected rows of at most {limit / MIB:.1f} MiB, got {size / MIB:.1f} MiB; "
+            f"{planned.picture.name}: grid: expected rows of at most {limit / MIB:.4g} MiB, got {size / MIB:.4g} MiB; "
             "name fewer classes, or use a coarser stride, grid_as or a region"
         )
 

@@ -284,7 +284,7 @@ def test_tables_of_preprocessing_are_checked(tmp_path: Path) -> None:
     """`preprocess` may be a table with the fields of a JSON file."""
     network = make_network(tmp_path, UNPADDED)
     network.toml.write_text(UNPADDED.replace('"unit"', '{ mean = [1, 2, 3], std = [1, 0, 1], order = "RGB" }'), "utf-8")
-    with pytest.raises(SourceError, match=r"preprocess\..*expected a scale and std other than 0"):
+    with pytest.raises(SourceError, match=r"preprocess: expected a scale other than 0 and std above 0, got"):
         read_source(network.checkpoint, arch=str(network.toml), window=None)
 
 
