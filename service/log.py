@@ -3,20 +3,11 @@
 import json
 import logging
 import time
-from contextlib import suppress
-from queue import SimpleQueue
-from threading import Condition, Thread
 from typing import TextIO
 
 log = logging.getLogger("fullconv")
 REQUEST = "request"
 """The event of a line about an answered request."""
-MAX_UNWRITTEN = 1 << 20
-"""Characters of the log that wait for a slow reader; further lines are dropped, and counted in a later line."""
-GATHER_SECONDS = 0.01
-"""Time in which further lines are gathered for one write, so that the thread is rarely woken."""
-CLOSE_SECONDS = 1.0
-"""Longest time for which the end of the process waits for the log to be written."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,59 +27,47 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to standard error in a thread of its own: a reader that stalls delays neither requests nor the end.
+    """Writes lines to standard error. Lines about requests wait for the end of the event loop's iteration.
 
-    The thread gathers lines for one write: it would otherwise be woken for each request.
+    Requests that end together then share one write. A write releases the interpreter lock: one for each request would
+    also be a change of threads for each request.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines = SimpleQueue[str]()
-        self._state = Condition()
-        self._unwritten = self._dropped = 0
-        """Characters that the thread has not yet written, and lines that were dropped because these were too many."""
-        self._thread: Thread | None = None
+        self._waiting: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a line to the thread, or drop it if the reader has stalled."""
+        """Write a line after those that wait, or let it wait."""
         try:
-            line = self.format(record) + self.terminator
+            self._waiting.append(self.format(record) + self.terminator)
+            if record.msg != REQUEST or not self._flush_soon():
+                self.flush()
         except Exception:  # as every handler of the standard library does
             self.handleError(record)
-            return
-        if self._thread is None:
-            self._thread = Thread(target=self._write, name="log", daemon=True)
-            self._thread.start()
-        with self._state:
-            if self._unwritten > MAX_UNWRITTEN:
-                self._dropped += 1
-                return
-            self._unwritten += len(line)
-        self._lines.put(line)
 
-    def close(self) -> None:
-        """Wait until all lines are written, a second at the most."""
-        with self._state:
-            self._state.wait_for(lambda: not self._unwritten, CLOSE_SECONDS)
-        super().close()
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        self.acquire()
+        try:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+        finally:
+            self.release()
 
-    def _write(self) -> None:
-        """Write all lines that arrive."""
-        while True:
-            lines = [self._lines.get()]
-            time.sleep(GATHER_SECONDS)
-            while not self._lines.empty():  # no other thread takes lines
-                lines.append(self._lines.get())
-            text = "".join(lines)
-            with suppress(OSError, ValueError):  # the reader has closed the stream
-                self.stream.write(text)
-                self.stream.flush()
-            with self._state:
-                self._unwritten -= len(text)
-                dropped, self._dropped = self._dropped, 0
-                self._state.notify_all()
-            if dropped:
-                log.warning("lines dropped", extra={"record": {"lines": dropped}})
+    def _flush_soon(self) -> bool:
+        """Let the event loop of this thread write the lines; returns False in a thread without an event loop."""
+        import asyncio  # noqa: PLC0415 (only servers have event loops; it takes long to load)
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if len(self._waiting) == 1:
+            loop.call_soon(self.flush)
+        return True
 
 
 def _escape(text: str) -> str:

@@ -1,7 +1,6 @@
 """The program of `fullconv-serve`: runs the server until a signal stops it, and ends the process."""
 
 import asyncio
-import logging
 import os
 from typing import NoReturn
 
@@ -42,10 +41,8 @@ async def _serve(settings: Settings) -> NoReturn:
     await asyncio.wait({serving, again}, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
         log.info("stopped at once")
-        logging.shutdown()  # writes the last lines
         os._exit(1)
     await serving
-    logging.shutdown()
     os._exit(0)
 
 

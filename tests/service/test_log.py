@@ -1,17 +1,15 @@
 """Every line of the log is JSON, also for messages of libraries."""
 
+import asyncio
+import io
 import json
 import logging
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
-from support.servers import wait_until
 
-from service.log import MAX_UNWRITTEN, JsonFormatter, LineHandler, log
+from service.log import REQUEST, JsonFormatter, LineHandler, log
 
 SPEAKERS = """
 import logging, warnings
@@ -63,36 +61,51 @@ def test_what_is_not_printable_is_escaped(letter: str) -> None:
     assert (document["event"], document["error"], document[text]) == (text, text, [text])
 
 
+class Writes(io.StringIO):
+    """A stream that records each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Record a write."""
+        self.texts.append(text)
+        return len(text)
+
+
 def lines_of(*messages: str) -> list[logging.LogRecord]:
     """Return records with these messages."""
     return [logging.LogRecord(log.name, logging.INFO, "", 0, message, None, None) for message in messages]
 
 
-def test_lines_share_a_write() -> None:
-    """Lines are written in their order; those that come within a short time are written together."""
-    handler, writes = LineHandler(), list[str]()
-    handler.setStream(SimpleNamespace(write=writes.append, flush=lambda: None))  # type: ignore[arg-type]
-    for record in lines_of(*"abc"):
-        handler.handle(record)
-    handler.close()
-    assert "".join(writes) == "a\nb\nc\n"
-    assert len(writes) < 3
+def test_lines_of_requests_share_a_write() -> None:
+    """Lines about requests that end in one iteration of the event loop are written together, after it."""
+    handler, first, second = LineHandler(), *lines_of(REQUEST, REQUEST)
+    writes = Writes()
+    handler.setStream(writes)
+
+    async def end_together() -> list[str]:
+        handler.handle(first)
+        handler.handle(second)
+        before = [*writes.texts]
+        await asyncio.sleep(0)
+        return before
+
+    assert asyncio.run(end_together()) == []
+    assert writes.texts == [f"{REQUEST}\n{REQUEST}\n"]
 
 
-def test_a_reader_that_stalls_delays_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Lines are kept up to a limit while nobody reads, and dropped beyond it; a later line has their number."""
-    readable, writable = os.pipe()
-    handler, lines = LineHandler(), 3 * MAX_UNWRITTEN // 1000
-    with os.fdopen(readable) as reader, ThreadPoolExecutor(1) as pool:
-        with os.fdopen(writable, "w") as stream:
-            handler.setStream(stream)
-            for _ in range(lines):
-                handler.handle(*lines_of("x" * 999))
-            read = pool.submit(reader.readlines)
-            handler.close()
-        kept = read.result()
-    assert {len(line) for line in kept} == {1000}
-    assert MAX_UNWRITTEN <= 1000 * len(kept) < 2 * MAX_UNWRITTEN
-    wait_until(lambda: bool(caplog.records))
-    [record] = [line.record for line in caplog.records]  # type: ignore[attr-defined]
-    assert record == {"lines": lines - len(kept)}
+def test_other_lines_are_written_at_once() -> None:
+    """A line about anything else is written at once, after the lines that wait; so is every line without a loop."""
+    handler, writes = LineHandler(), Writes()
+    handler.setStream(writes)
+
+    async def end_then_stop() -> list[str]:
+        for record in lines_of(REQUEST, "stopped"):
+            handler.handle(record)
+        return [*writes.texts]
+
+    assert asyncio.run(end_then_stop()) == [f"{REQUEST}\nstopped\n"]
+    handler.handle(*lines_of(REQUEST))
+    assert writes.texts[1:] == [f"{REQUEST}\n"]
