@@ -40,7 +40,7 @@ def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tup
 
 
 def outside(checkpoint: Checkpoint, prefix: str) -> str:
-    """Return the first keys that do not begin with a prefix, separated by commas; "" if there are none."""
+    """Return the first keys that do not begin with a prefix as a list in words, empty if all keys begin with it."""
     others = [key for key in checkpoint.tensors if not key.startswith(prefix)]
     more = f" and {len(others) - SHOWN_KEYS} more" if len(others) > SHOWN_KEYS else ""
     return f"{', '.join(others[:SHOWN_KEYS])}{more}"

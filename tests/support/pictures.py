@@ -6,6 +6,10 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from fullconv.protos import model_pb2
+from service.images.encoded import open_bytes
+from service.images.picture import Picture
+
 
 def png(pixels: NDArray[np.generic]) -> bytes:
     """Encode pixels (height, width, channels) or (height, width) as a PNG file."""
@@ -34,3 +38,13 @@ def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.u
     coarse = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, channels), dtype=np.uint8)
     fine = rng.integers(0, 64, (height, width, channels), dtype=np.uint8)
     return (coarse.repeat(4, 0).repeat(4, 1)[:height, :width] * 0.75 + fine).astype(np.uint8)
+
+
+def opened(data: bytes) -> Picture:
+    """Open an encoded image."""
+    return open_bytes(data, name="image")
+
+
+def pixels_of(picture: Picture, model_input: model_pb2.Input) -> np.ndarray:
+    """Return all pixels of an image."""
+    return picture.rows(model_input).read(0, picture.height)
