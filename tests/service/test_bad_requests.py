@@ -77,7 +77,7 @@ def bad_images() -> Refused:
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
             INVALID,
-            "grid: expected at most 64.0 MiB, got 93.4 MiB for 1492×1492 cells of 11 classes; name fewer",
+            "grid: expected at most 64 MiB, got 93.42 MiB for 1492×1492 cells of 11 classes; name fewer",
         ),
         "raw-dtype": (
             raw(dtype="float64"),

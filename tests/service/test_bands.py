@@ -81,7 +81,7 @@ def geometries(draw: st.DrawFn) -> AxisGeometry:
     stride = draw(st.sampled_from([1, 4, 8, 32]))
     window = draw(st.integers(16, 300))
     before, after = draw(st.integers(0, 500)), draw(st.integers(0, 500))
-    slack = draw(st.integers(0, stride - 1))
+    slack = draw(st.integers(0, min(stride, window + before + after) - 1))
     made = AxisGeometry(window, stride, window + before + after - slack, before, after)
     return draw(st.sampled_from([*KNOWN, made]))
 

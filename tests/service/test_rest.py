@@ -206,7 +206,7 @@ def test_large_answers_are_refused_as_json(server: Server) -> None:
     body, headers = binary_request("UINT8", large.shape, large.tobytes(), parameters={"stride": 2})
     refused = ask(server, INFER, body, headers)
     assert refused.status == 413
-    assert "expected at most 4.0" in refused.document["error"]
+    assert "expected at most 4 MiB" in refused.document["error"]
     assert "request binary_data" in refused.document["error"]
     average, headers = binary_request("UINT8", large.shape, large.tobytes(), outputs=[{"name": "average"}])
     assert ask(server, INFER, average, headers).status == 200
