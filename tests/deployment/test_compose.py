@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,20 @@ def compose(*arguments: str, address: str = "127.0.0.1:0") -> str:
     return result.stdout
 
 
+def free_ports(count: int) -> int:
+    """Return the first of free ports in a row, below those that systems give to connections."""
+    for first in range(20_000, 32_000, count):
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("all ports are in use")
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Run a server in a container; yields the address of its published port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)}"
     try:
         compose("up", "--build", "--wait", "--detach", address=address)
         yield address
@@ -145,11 +153,7 @@ def test_the_image_with_openvino_has_it(address: str) -> None:  # noqa: ARG001 (
 
 def test_three_servers_share_the_work(address: str) -> None:
     """With --scale server=3 a client calls three servers in turn; when one of them is killed, no request fails."""
-    with ExitStack() as free:
-        ports = [free.enter_context(socket.socket()) for _ in range(3)]
-        for port in ports:
-            port.bind(("127.0.0.1", 0))
-        first = max(port.getsockname()[1] for port in ports) + 1
+    first = free_ports(3)
     wanted = f"127.0.0.1:{first}-{first + 2}"
     compose("up", "--wait", "--detach", "--scale", "server=3", address=wanted)
     containers = compose("ps", "--quiet", "server", address=wanted).split()
