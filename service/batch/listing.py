@@ -32,7 +32,7 @@ from fullconv.errors import ImageError
 from service.batch.image_list import read_list
 from service.batch.retries import retry
 from service.batch.stores import filesystem_of
-from service.batch.urls import is_url
+from service.batch.urls import check_no_password, is_url
 from service.batch.work import SUFFIXES
 
 PATH, BYTES, MODIFIED, GRID = "path", "bytes", "modified_or_etag", "grid"
@@ -151,9 +151,10 @@ def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
     files, path = filesystem_of(url)
     try:
         if WILDCARDS.isdisjoint(path):
-            base, entries = path, retry(lambda: files.find(path, detail=True))
+            base, base_url, entries = path, url, retry(lambda: files.find(path, detail=True))
         else:
             base = posixpath.dirname(path[: min(path.index(each) for each in WILDCARDS if each in path)])
+            base_url = url.removesuffix(path.removeprefix(base))
             entries = retry(lambda: files.glob(path, detail=True))
     except Exception as error:  # the backends of fsspec raise errors of many kinds
         raise ImageError(f"{url}: cannot be listed: {error}") from None
@@ -162,7 +163,7 @@ def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
         place for place, entry in sorted(entries.items()) if entry["type"] == "file" and not place.startswith(results)
     ]
     images = [place for place in places if _is_image(place) or [place] == places == [path]]
-    found = [_in_store(files, place, base, entries[place]) for place in images]
+    found = [_in_store(place, base, base_url, entries[place]) for place in images]
     return found, len(places) - len(images)
 
 
@@ -171,21 +172,25 @@ def _folder_in(files: Any, out: str) -> str | tuple[str, ...]:  # noqa: ANN401 (
     if not is_url(out):
         return ()
     others, path = filesystem_of(out)
-    return f"{path.rstrip('/')}/" if others.protocol == files.protocol else ()
+    return f"{path.rstrip('/')}/" if others == files else ()
 
 
 def _is_image(place: str) -> bool:
     return PurePosixPath(place).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _in_store(files: Any, place: str, base: str, entry: Mapping[str, Any]) -> _Found:  # noqa: ANN401 (a file system)
+def _in_store(place: str, base: str, base_url: str, entry: Mapping[str, Any]) -> _Found:
+    """Return an image of a store. Its URL begins as the user's: only there is the host of some stores."""
     below = posixpath.basename(place) if place == base else posixpath.relpath(place, base)
     modified = next((str(entry[name]) for name in STATED if entry.get(name) is not None), None)
-    return _Found(files.unstrip_protocol(place), entry.get("size"), modified, below)
+    further = place.removeprefix(base)
+    url = base_url.rstrip("/") + further if further.startswith("/") else base_url + further
+    return _Found(url, entry.get("size"), modified, below)
 
 
 def _listed(path: str) -> _Found:
     """Return an image of a list. The grids of images that are given by absolute paths or URLs keep their folders."""
+    check_no_password(path)
     below = path.partition("://")[2] if is_url(path) else path
     size, modified = (None, None) if is_url(path) else _state_of(Path(path))
     return _Found(path, size, modified, below)

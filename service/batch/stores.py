@@ -1,7 +1,8 @@
 """Where a job's results are written: a directory, or a bucket that fsspec knows by the protocol of its URL.
 
-Every file appears as a whole: in a directory by a rename, in a bucket by the store's own put, which shows an object
-when its last byte has arrived. Of a folder, such as a Zarr grid, a bucket gets the metadata last.
+Every file appears as a whole: in a directory, and in a store that has folders, by a rename; in a bucket by the store's
+own put, which shows an object when its last byte has arrived. Of a folder, such as a Zarr grid, a store gets the
+metadata last.
 
 Failures of a bucket that may pass are tried again (`retries`). Names are relative, with "/" between their parts.
 """
@@ -11,10 +12,11 @@ import posixpath
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from errno import ENOSYS, ENOTSUP, EPERM
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 import fsspec
@@ -25,13 +27,13 @@ from fullconv.common.text import printable
 from fullconv.errors import RequestError
 from service.batch.retries import is_lasting, retry
 from service.batch.stop import StoppedError
-from service.batch.urls import is_url
+from service.batch.urls import check_no_password, is_url
 
 ZARR_METADATA = "zarr.json"
 WRITE_SECONDS, LEAST_RATE = 120.0, 128 << 10
 """A write into a bucket fails after WRITE_SECONDS, and a second for each LEAST_RATE bytes."""
 WITH_FOLDERS = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs"}
-"""Protocols of fsspec whose files need a folder that exists. A bucket needs none, and each request costs."""
+"""Protocols of fsspec whose files need a folder that exists, show while they are written, and can be renamed."""
 
 
 class UnreachableError(OutputError):
@@ -135,7 +137,14 @@ class RemoteStore:
         """Open the place; `pause` waits between tries, and may raise to stop."""
         self._url = url.rstrip("/")
         self._pause = pause
-        self._files, self._root = filesystem_of(self._url)
+        files, self._root = filesystem_of(self._url)
+        protocol = files.protocol
+        self._has_folders = bool(WITH_FOLDERS.intersection([protocol] if isinstance(protocol, str) else protocol))
+
+    @property
+    def _files(self) -> Any:  # noqa: ANN401 (fsspec has no types)
+        """The file system of the calling thread, which fsspec keeps: some, such as SFTP, serve one thread alone."""
+        return filesystem_of(self._url)[0]
 
     def _place(self, name: str) -> str:
         return posixpath.join(self._root, name)
@@ -149,7 +158,8 @@ class RemoteStore:
                 found = self._files.ls(self._place(folder), detail=False)
             except FileNotFoundError:
                 return set()
-            return {posixpath.basename(place) for place in found if not place.endswith("/")}  # "/": empty folders
+            names = {posixpath.basename(place) for place in found if not place.endswith("/")}  # "/": empty folders
+            return {name for name in names if not name.startswith(".")}
 
         names: set[str] = self._tried(folder, "listed", listed)
         return names
@@ -170,19 +180,41 @@ class RemoteStore:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
-        place, limit = self._place(name), self._limit(len(data))
+        self._tried(name, "written", partial(self._pipe, data, self._place(name)))
 
-        def written() -> None:
-            self._make_folder_of(place)
-            self._files.pipe_file(place, data, **limit)
+    def _pipe(self, data: bytes, place: str, mark: str = "partial") -> None:
+        with self._whole(place, mark) as path:
+            self._files.pipe_file(path, data, **self._limit(len(data)))
 
-        self._tried(name, "written", written)
+    @contextmanager
+    def _whole(self, place: str, mark: str = "partial") -> Iterator[str]:
+        """Yield where to write a file so that it is at its place, with all its bytes, when the block has ended.
 
-    def _make_folder_of(self, place: str) -> None:
-        """Make the folder of a file, where the store has folders."""
-        protocol = self._files.protocol
-        if WITH_FOLDERS.intersection([protocol] if isinstance(protocol, str) else protocol):
-            self._files.makedirs(posixpath.dirname(place), exist_ok=True)
+        What a killed run has left has the same `mark`, and is replaced. Runs that do not exclude each other have marks
+        of their own.
+        """
+        if not self._has_folders:
+            yield place
+            return
+        folder, name = posixpath.split(place)
+        hidden = posixpath.join(folder, f".{name}.{mark}")
+        self._files.makedirs(folder, exist_ok=True)
+        try:
+            yield hidden
+            self._rename(hidden, place)
+        except BaseException:
+            with suppress(Exception):  # the first error counts
+                self._files.rm_file(hidden)
+            raise
+
+    def _rename(self, hidden: str, place: str) -> None:
+        try:
+            self._files.mv(hidden, place)
+        except Exception:  # each backend has its own error, also for stores that never replace a file by a rename
+            if not self._files.exists(place):
+                raise
+            self._files.rm_file(place)
+            self._files.mv(hidden, place)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; returns whether it was written.
@@ -193,7 +225,11 @@ class RemoteStore:
         place = self._place(name)
 
         def created() -> bool:
-            self._make_folder_of(place)
+            if self._has_folders:
+                if self._files.exists(place):
+                    return False
+                self._pipe(data, place, token_hex(4))
+                return True
             try:
                 self._files.pipe_file(place, data, mode="create", **self._limit(len(data)))
             except Exception as error:  # stores refuse an existing file, and the mode, with different errors
@@ -218,8 +254,8 @@ class RemoteStore:
                 self._tried(name, "written", partial(self._put, file, place))
 
     def _put(self, file: Path, place: str) -> None:
-        self._make_folder_of(place)
-        self._files.put_file(str(file), place, **self._limit(file.stat().st_size))
+        with self._whole(place) as path:
+            self._files.put_file(str(file), path, **self._limit(file.stat().st_size))
 
     def _limit(self, size: int) -> dict[str, float]:
         """Return the option that limits the time of a write, which only fsspec's asynchronous file systems have.
@@ -270,7 +306,11 @@ def open_store(place: str, pause: Callable[[float], object] = time.sleep) -> Sto
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it; raises RequestError if its backend is not installed."""
+    """Return the file system of a URL, and the path in it.
+
+    Raises RequestError if its backend is not installed, and if the URL has a password.
+    """
+    check_no_password(url)
     try:
         files, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:

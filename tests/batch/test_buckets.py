@@ -124,7 +124,7 @@ def test_buckets_hold_the_same_results(bucket: FlakyFileSystem, images: Path) ->
         name: data for name, data in local.items() if name.startswith("grids/")
     }
     for row, expected in zip(rows_in(bucket, "out"), rows(), strict=True):
-        assert row.pop("path") == expected.pop("path").replace("images/", "flaky:///bucket/in/")
+        assert row.pop("path") == expected.pop("path").replace("images/", "flaky://bucket/in/")
         assert row == expected
 
 
@@ -153,7 +153,7 @@ def test_images_that_cannot_be_read_have_rows(bucket: FlakyFileSystem, monkeypat
     result = batch("flaky://bucket/in/image0001.png", "--json", out="flaky://bucket/out")
     assert json.loads(result.stdout)["failures"] == {"read": 1}
     (row,) = rows_in(bucket, "out")
-    assert row["error"].startswith("flaky:///bucket/in/image0001.png: cannot be read: expected ")
+    assert row["error"].startswith("flaky://bucket/in/image0001.png: cannot be read: expected ")
     again = batch("flaky://bucket/in/image0001.png", "--retry-failed", out="flaky://bucket/out")
     assert again.exit_code == 0
     assert rows_in(bucket, "out")[0]["error"] is None

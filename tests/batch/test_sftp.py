@@ -1,0 +1,64 @@
+"""Jobs on an SFTP server, through fsspec and paramiko."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.config import conf, set_conf_env
+from support.jobs import COMMAND, MODELS, batch, rows, written
+from support.servers import wait_until
+from support.sftp import sftp_server
+
+from service.batch import lease
+
+pytestmark = pytest.mark.extras
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the URL of the current directory on the server."""
+    (tmp_path / "keys").mkdir()
+    with sftp_server(tmp_path / "keys") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(conf, "sftp", {})
+        set_conf_env(conf)  # fsspec reads the variables once
+        monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
+        yield f"sftp://127.0.0.1{tmp_path}"
+        fsspec.get_filesystem_class("sftp").clear_instance_cache()
+
+
+@pytest.mark.parametrize("kind", ["npz", "zarr"])
+def test_a_server_holds_the_results_of_a_folder(kind: str, host: str, images: Path) -> None:
+    """Images and results on a server give the same rows and grids as in folders, apart from the paths."""
+    assert batch(images, "--grids", kind).exit_code == 3
+    assert batch(f"{host}/images", "--grids", kind, out=f"{host}/there").exit_code == 3
+    local, remote = written(), written(Path("there"))
+    listed = {name for name in (*local, *remote) if name.startswith("inputs/")}  # named after their content: the paths
+    assert local.keys() - listed == remote.keys() - listed
+    assert {name: data for name, data in remote.items() if name.startswith("grids/")} == {
+        name: data for name, data in local.items() if name.startswith("grids/")
+    }
+    for row, expected in zip(rows(Path("there")), rows(), strict=True):
+        assert row.pop("path") == expected.pop("path").replace("images/", f"{host}/images/")
+        error = expected.pop("error")
+        assert row.pop("error") == (error and error.replace("images/", f"{host}/images/"))
+        assert row == expected
+
+
+def test_a_killed_job_continues(host: str, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After kill -9 while parts are written, the same command gives the same bytes."""
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1.0)
+    arguments = (f"{host}/images", "--grids", "npz")
+    batch(*arguments, out=f"{host}/expected")
+    with subprocess.Popen(
+        [*COMMAND, *MODELS, *arguments, "-o", f"{host}/there"], env=os.environ.copy(), stderr=subprocess.DEVNULL
+    ) as job:
+        wait_until(lambda: any(Path("there", "grids").rglob("*.npz")))
+        job.kill()
+    assert images.exists()
+    assert batch(*arguments, out=f"{host}/there").exit_code == 3
+    assert written(Path("there")) == written(Path("expected"))
