@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import EDQUOT, ENOENT, ENOSPC
+from functools import partial
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,7 @@ from fullconv.images import Image
 from service.batch.budget import Budget
 from service.batch.retries import retry
 from service.batch.stop import Stop, StoppedError
-from service.batch.stores import check_size, filesystem_of, whole_file
+from service.batch.stores import check_size, filesystem_of, in_store, whole_file
 from service.batch.urls import is_url
 
 WHOLE_BYTES = 32 << 20
@@ -172,24 +173,31 @@ def _from_disk(path: Path, copies: Copies) -> Iterator[ReadImage]:
 
 @contextmanager
 def _from_store(url: str, size: int | None, copies: Copies) -> Iterator[ReadImage]:
-    pause = copies.stop.pause
+    def read(work: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401 (the work's own result)
+        return _read(url, lambda: in_store(url, work), copies.stop.pause)
+
     try:
-        files, place = filesystem_of(url)
+        _, place = filesystem_of(url)
     except RequestError as error:
         raise ReadError(str(error)) from None
     began, name = time.monotonic(), PurePosixPath(place).name
-    expected = size if size is not None else _read(url, lambda: files.size(place), pause)
+    expected = size if size is not None else read(_size)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
         with copies.memory.claim(expected, copies.stop.check):
-            data = _read(url, lambda: whole_file(files, place, expected), pause)
+            data = read(partial(whole_file, size=expected))
             yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
         return
     with copies.folder(expected or 0) as folder:
         path = folder / name
-        _read(url, lambda: _copied(files, place, path, expected), pause)
+        read(partial(_copied, path=path, size=expected))
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         yield ReadImage(path, path.stat().st_size, sha256=digest, seconds=time.monotonic() - began)
+
+
+def _size(files: Any, place: str) -> int | None:  # noqa: ANN401 (a file system)
+    size: int | None = files.size(place)
+    return size
 
 
 def _copied(files: Any, place: str, path: Path, size: int | None) -> None:  # noqa: ANN401 (a file system)

@@ -17,7 +17,7 @@ from errno import ENOSYS, ENOTSUP, EPERM
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fsspec
 
@@ -34,6 +34,8 @@ WRITE_SECONDS, LEAST_RATE = 120.0, 128 << 10
 """A write into a bucket fails after WRITE_SECONDS, and a second for each LEAST_RATE bytes."""
 WITH_FOLDERS = {"file", "local", "ftp", "sftp", "ssh", "smb", "hdfs"}
 """Protocols of fsspec whose files need a folder that exists, show while they are written, and can be renamed."""
+
+Value = TypeVar("Value")
 
 
 class UnreachableError(OutputError):
@@ -138,8 +140,7 @@ class RemoteStore:
         self._url = url.rstrip("/")
         self._pause = pause
         files, self._root = filesystem_of(self._url)
-        protocol = files.protocol
-        self._has_folders = bool(WITH_FOLDERS.intersection([protocol] if isinstance(protocol, str) else protocol))
+        self._has_folders = has_folders(files)
 
     @property
     def _files(self) -> Any:  # noqa: ANN401 (fsspec has no types)
@@ -285,7 +286,7 @@ class RemoteStore:
     def _tried(self, name: str, done: str, work: Any) -> Any:  # noqa: ANN401 (the work's own result)
         """Do work with the store, again if it fails for a reason that may pass; raises OutputError."""
         try:
-            return retry(work, self._pause)
+            return retry(lambda: in_store(self._url, lambda _files, _root: work()), self._pause)
         except StoppedError:
             raise
         except Exception as error:  # the backends of fsspec raise errors of many kinds
@@ -316,6 +317,27 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise RequestError(f"{url}: expected a URL that fsspec can open: {error}") from None
     return files, str(path)
+
+
+def in_store(url: str, work: Callable[[Any, str], Value]) -> Value:
+    """Do work with the file system of a URL and the path in it.
+
+    If the work fails, for a reason that may pass, in a store that has folders, the next work opens a new connection:
+    the old one may have ended.
+    """
+    files, path = filesystem_of(url)
+    try:
+        return work(files, path)
+    except Exception as error:
+        if has_folders(files) and not is_lasting(error):
+            files.clear_instance_cache()
+        raise
+
+
+def has_folders(files: Any) -> bool:  # noqa: ANN401 (a file system)
+    """Return whether files of a store are in folders."""
+    protocol = files.protocol
+    return not WITH_FOLDERS.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
 
 def whole_file(files: Any, place: str, size: int | None) -> bytes:  # noqa: ANN401 (a file system)

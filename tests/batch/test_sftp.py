@@ -10,25 +10,36 @@ import pytest
 from fsspec.config import conf, set_conf_env
 from support.jobs import COMMAND, MODELS, batch, rows, written
 from support.servers import wait_until
-from support.sftp import sftp_server
+from support.sftp import SftpServer, sftp_server
 
-from service.batch import lease
+from service.batch import lease, retries
+from service.batch.reading import Copies, read_image
+from service.batch.stop import Stop
+from service.batch.stores import RemoteStore
 
 pytestmark = pytest.mark.extras
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Yield the URL of the current directory on the server."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SftpServer]:
+    """Yield a server that this process reaches by the variables of the environment."""
     (tmp_path / "keys").mkdir()
-    with sftp_server(tmp_path / "keys") as variables:
-        for name, value in variables.items():
+    with sftp_server(tmp_path / "keys") as server:
+        for name, value in server.variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setitem(conf, "sftp", {})
         set_conf_env(conf)  # fsspec reads the variables once
         monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
-        yield f"sftp://127.0.0.1{tmp_path}"
+        monkeypatch.setattr(retries, "FIRST_SECONDS", 0.05)
+        yield server
         fsspec.get_filesystem_class("sftp").clear_instance_cache()
+
+
+@pytest.fixture
+def host(server: SftpServer, tmp_path: Path) -> str:
+    """Return the URL of the current directory on the server."""
+    assert server.process
+    return f"sftp://127.0.0.1{tmp_path}"
 
 
 @pytest.mark.parametrize("kind", ["npz", "zarr"])
@@ -62,3 +73,15 @@ def test_a_killed_job_continues(host: str, images: Path, monkeypatch: pytest.Mon
     assert images.exists()
     assert batch(*arguments, out=f"{host}/there").exit_code == 3
     assert written(Path("there")) == written(Path("expected"))
+
+
+def test_lost_connections_are_opened_again(server: SftpServer, host: str, images: Path) -> None:
+    """Files are read and written also after the server has ended the connection."""
+    store, copies = RemoteStore(f"{host}/there"), Copies(Stop())
+    for content in (b"first", b"second"):
+        store.write("file", content)
+        assert store.read("file") == content
+        server.end_connections()
+        with read_image(f"{host}/{images}/image0001.png", None, copies) as image:
+            assert image.data == (images / "image0001.png").read_bytes()
+        server.end_connections()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from support.servers import wait_until
@@ -22,9 +23,22 @@ Subsystem sftp internal-sftp
 """
 
 
+@dataclass(frozen=True)
+class SftpServer:
+    """A server at 127.0.0.1."""
+
+    variables: dict[str, str]
+    """The variables of the environment by which fsspec reaches it."""
+    process: int
+
+    def end_connections(self) -> None:
+        """End the connections of all clients: each is a process of the server."""
+        subprocess.run(["pkill", "--parent", str(self.process)], check=True)
+
+
 @contextmanager
-def sftp_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Run a server with its keys in a folder; yields the variables by which fsspec reaches it at 127.0.0.1."""
+def sftp_server(folder: Path) -> Iterator[SftpServer]:
+    """Run a server with its keys in a folder."""
     for name in ("host", "user"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
@@ -38,11 +52,12 @@ def sftp_server(folder: Path) -> Iterator[dict[str, str]]:
     with subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL) as server:
         try:
             wait_until(lambda: _answers(port))
-            yield {
+            variables = {
                 "FSSPEC_SFTP_PORT": str(port),
                 "FSSPEC_SFTP_USERNAME": getpass.getuser(),
                 "FSSPEC_SFTP_KEY_FILENAME": str(folder / "user"),
             }
+            yield SftpServer(variables, server.pid)
         finally:
             server.terminate()
 
