@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
 from service.engine.executable import Feed
+from service.engine.openvino_gather import replace_wrong_gathers
 
 DEVICE = "CPU"
 KEPT_KERNELS = 500
@@ -46,6 +47,7 @@ class OpenVinoExecutable:
             "INFERENCE_NUM_THREADS": threads,
         }
         self._network, self._options = _core().read_model(file), options
+        replace_wrong_gathers(self._network)
         self.outputs = [output.any_name for output in self._network.outputs]
         batch = self._network.inputs[0].partial_shape[0]
         self.fixed_batch = batch.get_length() if batch.is_static else None
