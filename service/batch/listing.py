@@ -28,7 +28,7 @@ import pyarrow as pa
 from fullconv.command.inputs import WILDCARDS, find_images
 from fullconv.common.image_suffixes import IMAGE_SUFFIXES
 from fullconv.common.text import counted
-from fullconv.errors import ImageError
+from fullconv.errors import ImageError, RequestError
 from service.batch.image_list import read_list
 from service.batch.retries import retry
 from service.batch.stores import filesystem_of
@@ -148,7 +148,7 @@ def _state_of(path: Path) -> tuple[int | None, str | None]:
 
 def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
     """Return the images below a URL, or those that its pattern matches, without those of the results."""
-    files, path = filesystem_of(url)
+    files, path = _opened(url)
     try:
         if WILDCARDS.isdisjoint(path):
             base, base_url, entries = path, url, retry(lambda: files.find(path, detail=True))
@@ -167,11 +167,21 @@ def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
     return found, len(places) - len(images)
 
 
+def _opened(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it; raises ImageError if a connection fails."""
+    try:
+        return retry(lambda: filesystem_of(url))
+    except RequestError:
+        raise
+    except Exception as error:  # the backends of fsspec raise errors of many kinds
+        raise ImageError(f"{url}: cannot be opened: {error}") from None
+
+
 def _folder_in(files: Any, out: str) -> str | tuple[str, ...]:  # noqa: ANN401 (a file system)
     """Return the beginning of the places of results in a file system; an empty tuple if they are elsewhere."""
     if not is_url(out):
         return ()
-    others, path = filesystem_of(out)
+    others, path = _opened(out)
     return f"{path.rstrip('/')}/" if others == files else ()
 
 

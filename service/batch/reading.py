@@ -29,7 +29,7 @@ from fullconv.images import Image
 from service.batch.budget import Budget
 from service.batch.retries import retry
 from service.batch.stop import Stop, StoppedError
-from service.batch.stores import check_size, filesystem_of, in_store, whole_file
+from service.batch.stores import check_size, in_store, whole_file
 from service.batch.urls import is_url
 
 WHOLE_BYTES = 32 << 20
@@ -176,11 +176,7 @@ def _from_store(url: str, size: int | None, copies: Copies) -> Iterator[ReadImag
     def read(work: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401 (the work's own result)
         return _read(url, lambda: in_store(url, work), copies.stop.pause)
 
-    try:
-        _, place = filesystem_of(url)
-    except RequestError as error:
-        raise ReadError(str(error)) from None
-    began, name = time.monotonic(), PurePosixPath(place).name
+    began, name = time.monotonic(), PurePosixPath(url).name
     expected = size if size is not None else read(_size)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
         with copies.memory.claim(expected, copies.stop.check):
@@ -215,6 +211,8 @@ def _read(
         return retry(work, pause)
     except StoppedError:
         raise
+    except RequestError as error:
+        raise ReadError(str(error)) from None
     except Exception as error:  # the backends of fsspec raise errors of many kinds
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):  # the folder of temporary files is full
             raise OutputError(f"{gettempdir()}: cannot be written: {error.strerror}") from None

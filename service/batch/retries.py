@@ -28,14 +28,18 @@ LASTING = (
 )
 """Errors that a further try would raise again. The backends of fsspec raise others of many kinds, which may pass."""
 LASTING_NAMES = {
+    "AuthenticationException",
+    "BadHostKeyException",
     "ClientAuthenticationError",
     "DefaultCredentialsError",
     "NoCredentialsError",
     "ParamValidationError",
     "PartialCredentialsError",
+    "PasswordRequiredException",
     "ProfileNotFound",
 }
-"""The names of such errors in libraries of the backends (botocore, google-auth, azure-core), which are not imported."""
+"""The names of such errors in libraries of the backends (botocore, google-auth, azure-core, paramiko), which are not
+imported."""
 
 Value = TypeVar("Value")
 

@@ -136,10 +136,10 @@ class RemoteStore:
     """Results in a bucket, or in another place of fsspec. Grids are written on this machine first."""
 
     def __init__(self, url: str, pause: Callable[[float], object] = time.sleep) -> None:
-        """Open the place; `pause` waits between tries, and may raise to stop."""
+        """Open the place; `pause` waits between tries, and may raise to stop. Raises RequestError and OutputError."""
         self._url = url.rstrip("/")
         self._pause = pause
-        files, self._root = filesystem_of(self._url)
+        files, self._root = self._tried("", "opened", lambda: filesystem_of(self._url))
         self._has_folders = has_folders(files)
 
     @property
@@ -287,17 +287,19 @@ class RemoteStore:
         """Do work with the store, again if it fails for a reason that may pass; raises OutputError."""
         try:
             return retry(lambda: in_store(self._url, lambda _files, _root: work()), self._pause)
-        except StoppedError:
+        except (StoppedError, RequestError):
             raise
         except Exception as error:  # the backends of fsspec raise errors of many kinds
             kind = OutputError if is_lasting(error) else UnreachableError
-            raise kind(f"{self._url}/{name}: cannot be {done}: {printable(str(error) or repr(error))}") from None
+            place = posixpath.join(self._url, name).rstrip("/")
+            raise kind(f"{place}: cannot be {done}: {printable(str(error) or repr(error))}") from None
 
 
 def open_store(place: str, pause: Callable[[float], object] = time.sleep) -> Store:
     """Return the store at a path or URL; `pause` waits between tries, and may raise to stop.
 
-    Raises RequestError if a URL names no bucket or folder, or if its backend is not installed.
+    Raises RequestError if a URL names no bucket or folder, or if its backend is not installed, and OutputError if a
+    connection to it fails.
     """
     if not is_url(place):
         return LocalStore(Path(place))
@@ -309,7 +311,8 @@ def open_store(place: str, pause: Callable[[float], object] = time.sleep) -> Sto
 def filesystem_of(url: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it.
 
-    Raises RequestError if its backend is not installed, and if the URL has a password.
+    Raises RequestError if its backend is not installed, and if the URL has a password. Some backends connect, and raise
+    their own errors.
     """
     check_no_password(url)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.config import conf, set_conf_env
-from support.jobs import COMMAND, MODELS, batch, rows, written
+from support.jobs import COMMAND, MODELS, batch, last_line, rows, written
 from support.servers import wait_until
 from support.sftp import SftpServer, sftp_server
 
@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SftpServ
         monkeypatch.setitem(conf, "sftp", {})
         set_conf_env(conf)  # fsspec reads the variables once
         monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
-        monkeypatch.setattr(retries, "FIRST_SECONDS", 0.05)
+        monkeypatch.setattr(retries, "FIRST_SECONDS", 0.005)
         yield server
         fsspec.get_filesystem_class("sftp").clear_instance_cache()
 
@@ -85,3 +85,29 @@ def test_lost_connections_are_opened_again(server: SftpServer, host: str, images
         with read_image(f"{host}/{images}/image0001.png", None, copies) as image:
             assert image.data == (images / "image0001.png").read_bytes()
         server.end_connections()
+
+
+@pytest.mark.parametrize(
+    ("login", "port", "reason"), [("nobody-here@", "", "Authentication failed"), ("", "1", "Unable to connect")]
+)
+def test_servers_that_refuse(
+    login: str, port: str, reason: str, host: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user or a port that the server does not know ends a job with one line that names the URL."""
+    if port:
+        monkeypatch.setitem(conf["sftp"], "port", port)
+    place = host.replace("sftp://", f"sftp://{login}")
+    for result in (batch(f"{place}/images"), batch(images, out=f"{place}/there")):
+        assert result.exit_code in (1, 3)
+        assert last_line(result).startswith(f"fullconv-batch: {place}/")
+        assert "cannot be opened: " in last_line(result)
+        assert reason in last_line(result)
+    batch("--list", write_list(f"{place}/images/image0001.png"), out="listed")
+    (row,) = rows(Path("listed"))
+    assert (row["error_kind"], reason in row["error"]) == ("read", True)
+
+
+def write_list(url: str) -> str:
+    """Write a list with one image; returns its name."""
+    Path("list.csv").write_text(f"path\n{url}\n", "utf-8")
+    return "list.csv"
