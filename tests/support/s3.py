@@ -115,21 +115,23 @@ class Bucket:
         """Write an object."""
         self.client.put_object(Bucket=BUCKET, Key=name, Body=data)
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the objects of a folder, with the folder."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=folder)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
     def objects(self, folder: str) -> dict[str, bytes]:
         """Return the objects of a folder by their name below it, without the times of a job and markers of folders."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{folder}/")
-        names = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         return {
             name.removeprefix(f"{folder}/"): self.client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
-            for name in names
+            for name in self.names(f"{folder}/")
             if not name.startswith(f"{folder}/timing/") and not name.endswith("/")
         }
 
     def remove(self, folder: str = "") -> None:
         """Remove the objects of a folder. Default: all objects."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=folder):
-            for entry in page.get("Contents", []):
-                self.client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+        for name in self.names(folder):
+            self.client.delete_object(Bucket=BUCKET, Key=name)
 
 
 @contextmanager
