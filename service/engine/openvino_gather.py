@@ -1,7 +1,7 @@
 """Replaces the Gather of OpenVINO that gives wrong values.
 
-OpenVINO 2026.4 computes the positions of a Gather along the last axis in float32, which has no odd integers above 2²⁴:
-if the share of a thread begins beyond so many values, some of its values are those of a neighbour. A Gather along the
+In OpenVINO 2026.4, a Gather along the last axis gives some values of neighbours in the share of a thread that begins
+beyond about 2²⁴ values, as if it computed positions in float32, which has no odd integers above 2²⁴. A Gather along the
 first axis copies whole blocks, and is right. So the last axis becomes the first one, and afterwards the last one again.
 Mode shared cuts columns of windows in this way.
 """
