@@ -36,8 +36,9 @@ from fullconv.common.noise import noise_image
 from fullconv.protos import scoring_pb2
 from service import machine
 from service.engine.backend import Backend, Precision, Provider
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 from service.engine.threads import start_compute_threads
 
 QUALITY = 85

@@ -29,9 +29,10 @@ from service import machine
 from service.dense.arrays import Pixels
 from service.engine.backend import REFERENCE
 from service.engine.choice import suitable_backends
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository
 from service.engine.requested_backend import RequestedBackend
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 

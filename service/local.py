@@ -16,11 +16,11 @@ from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 from service import decode, encode, errors
 from service.engine.engine import Engine
+from service.engine.executables import Threads
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
 from service.engine.requested_backend import MissingBackendError, RequestedBackend
 from service.engine.scheduler import Flow, Scheduler
-from service.engine.session import Threads
 from service.images.arrays import open_array
 from service.images.decoding import Decoding, UnsharedDecoding
 from service.images.encoded import open_bytes
@@ -49,8 +49,8 @@ class SharedCompute:
     """Puts tiles of several images into one batch."""
     tuning: Tuning
     """Sizes of tiles."""
-    threads: int | None = None
-    """Number of threads of the process's global pool, which must have started. None: no pool."""
+    threads: Threads
+    """The threads in which networks compute. If they are pooled, the process's global pool must have started."""
 
 
 class LocalTransport:
@@ -81,9 +81,7 @@ class LocalTransport:
             backends = tuple(RequestedBackend(provider, precision).backends())
         except MissingBackendError as error:
             raise RequestError(str(error)) from None
-        count = shared.threads if shared else None
-        used = Threads() if count is None else Threads(count, pooled=True)
-        registry = Registry(models, options=LoadOptions(used, backends))
+        registry = Registry(models, options=LoadOptions(shared.threads if shared else Threads(), backends))
         self._scorer = Scorer(registry, tuning=shared.tuning if shared else Tuning.of_memory(TILE_SHARE))
         self._timeout, self._scheduler = timeout, shared.scheduler if shared else None
 

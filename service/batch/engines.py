@@ -16,9 +16,10 @@ from service.batch.stop import Stop, StoppedError
 from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
 from service.engine.backend import REFERENCE, Backend
 from service.engine.batching import Batching
+from service.engine.executables import Threads
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
-from service.limits import GIB, Tuning
+from service.limits import GIB, MIB, Tuning
 from service.local import LocalTransport, SharedCompute
 
 PARTS = 2
@@ -26,16 +27,21 @@ PARTS = 2
 WAIT_SECONDS = 0.2
 """Longest time for which the main thread waits at once. Python runs the handler of a signal at its end at
 the latest."""
-THREADS_PER_CPU, MIN_THREADS = 4, 8
-"""Images in this process at the same time, for each CPU, and at the least: enough for batches of small images."""
+THREADS_PER_CPU, MIN_THREADS = 2, 4
+"""Images in this process at the same time, for each CPU, and at the least: while one is computed, another is decoded.
+More threads would wait for the interpreter's lock."""
+REMOTE_THREADS_PER_CPU, MIN_REMOTE_THREADS = 4, 8
+"""The same numbers if images or results are in a store, for which threads wait longer."""
 THREADS_PER_SERVER = 8
 """Images that are sent to each server at the same time."""
-SLOTS = 2
-"""Batches that run at the same time."""
-TUNING, BATCHING = Tuning(tile_bytes=2 * GIB), Batching(max_tiles=32)
-"""Sizes of tiles and batches, which do not follow from the machine, so that all machines compute the same bytes."""
+TUNING = Tuning(tile_bytes=2 * GIB)
+"""Sizes of tiles, which do not follow from the machine, so that all machines compute the same bytes."""
+BATCHING = Batching(max_tiles=32, max_activation_bytes=32 * MIB)
+"""Sizes of batches. Larger activations do not fit into the caches, so that a larger batch takes longer for a tile."""
 MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
+SINGLE_SHARE = 0.125
+"""Share of the machine's memory for the activations of tiles that run in one thread each, in all threads together."""
 
 
 def local_scorer(models: Path, backend: Backend = REFERENCE) -> BaseScorer:
@@ -54,20 +60,26 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
     A process that may use only some `cpus` calls this function once, before it loads any network. Default, and if there
     are no more CPUs: each network computes with all CPUs.
     """
-    threads = cpus if cpus is not None and cpus < machine.cpus() else None
-    if threads is not None:
-        start_compute_threads(threads)  # only a pool of its own can be told that its idle threads must not spin
+    count, is_pooled = machine.cores(), False
+    if cpus is not None and cpus < machine.cpus():
+        count, is_pooled = cpus, True
+        start_compute_threads(count)  # only a pool of its own can be told that its idle threads must not spin
+    threads = Threads(count, pooled=is_pooled, single_bytes=SINGLE_SHARE * machine.memory_bytes() / count)
+    scheduler = Scheduler(concurrent=count, batching=BATCHING)
     return LocalTransport(
         models,
         provider=backend.provider,
         precision=backend.precision,
-        shared=SharedCompute(Scheduler(slots=SLOTS, batching=BATCHING), TUNING, threads),
+        shared=SharedCompute(scheduler, TUNING, threads),
     )
 
 
-def local_limits(cpus: int | None = None) -> WorkerLimits:
-    """Return what a worker may use of this machine."""
-    threads = max(MIN_THREADS, THREADS_PER_CPU * (cpus or machine.cpus()))
+def local_limits(cpus: int | None = None, *, remote: bool = False) -> WorkerLimits:
+    """Return what a worker may use of this machine; `remote`: images or results are in a store."""
+    count = cpus or machine.cpus()
+    threads = max(MIN_THREADS, THREADS_PER_CPU * count)
+    if remote:
+        threads = max(MIN_REMOTE_THREADS, REMOTE_THREADS_PER_CPU * count)
     return WorkerLimits(threads, MEMORY_SHARE * machine.memory_bytes())
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fullconv.command.inputs import WILDCARDS, find_images
 from fullconv.common.image_suffixes import IMAGE_SUFFIXES
@@ -32,7 +33,7 @@ from fullconv.errors import ImageError, RequestError
 from service.batch.image_list import read_list
 from service.batch.retries import retry
 from service.batch.stores import filesystem_of
-from service.batch.urls import check_no_password, is_url
+from service.batch.urls import URL, check_no_password, is_url
 from service.batch.work import SUFFIXES
 
 PATH, BYTES, MODIFIED, GRID = "path", "bytes", "modified_or_etag", "grid"
@@ -58,6 +59,11 @@ class Listing:
     def paths(self) -> list[str]:
         """The path of every image."""
         return list(self.table[PATH].to_pylist())
+
+    @property
+    def has_urls(self) -> bool:
+        """Whether an image is in a store."""
+        return bool(pc.any(pc.match_substring_regex(self.table[PATH], f"^{URL.pattern}", ignore_case=True)).as_py())
 
     @property
     def carried(self) -> pa.Table:

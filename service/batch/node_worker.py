@@ -47,6 +47,8 @@ class NodeConfig:
     """The hash of the model's weights on the machine that began the job."""
     carried: pa.Schema
     """The columns that the list carries."""
+    remote: bool = False
+    """Whether images or results are in a store."""
     cpus: int = 1
     """CPUs of the node."""
     memory_bytes: float = math.inf
@@ -114,7 +116,8 @@ def _open(config: NodeConfig, stop: Stop) -> Worker:
     host = socket.gethostname()
     if config.package != __version__:
         raise RequestError(f"ray: expected fullconv {config.package} on every node, got {__version__} on {host}")
-    transport, here = local_transport(Path(config.models), config.work.backend, config.cpus), local_limits(config.cpus)
+    transport = local_transport(Path(config.models), config.work.backend, config.cpus)
+    here = local_limits(config.cpus, remote=config.remote)
     scorer = BaseScorer(transport)
     model = scorer.model(config.work.model, config.work.version)
     if model.weights_sha256 != config.weights_sha256:

@@ -22,6 +22,7 @@ from service.batch.ray_engine import ray_engine
 from service.batch.run import Engine, Run
 from service.batch.stop import Stop
 from service.batch.stores import Store, open_store
+from service.batch.urls import is_url
 from service.batch.work import Work
 from service.batch.worker import WorkerLimits, make_worker, records_of
 
@@ -77,7 +78,9 @@ class Program:
             models = str((line.models or MODELS).absolute())
             model = scorer.model(work.model, work.version)
             records_of(work, model, carried)  # raises for columns that the results cannot carry
-            config = NodeConfig(work, models, model.weights_sha256, carried, retry_failed=line.retry_failed)
+            config = NodeConfig(
+                work, models, model.weights_sha256, carried, remote=self._is_remote, retry_failed=line.retry_failed
+            )
             return ray_engine(line.address or "auto", config, self.stop)
         worker = make_worker(work, scorer, store, carried, self.stop, limits)
         return partial(run_here, worker, stop=self.stop, retry_failed=line.retry_failed)
@@ -87,7 +90,12 @@ class Program:
         line = self.line
         if line.server is not None:
             return Client(line.server, security=line.security()), server_limits(len(addresses(line.server)))
-        return local_scorer(line.models or MODELS, line.backend), local_limits()
+        return local_scorer(line.models or MODELS, line.backend), local_limits(remote=self._is_remote)
+
+    @property
+    def _is_remote(self) -> bool:
+        """Whether images or results are in a store."""
+        return is_url(self.line.out or "") or self.images.has_urls
 
     def _work(self, scorer: BaseScorer) -> Work:
         """Return how images are scored, with the version that the model has now."""

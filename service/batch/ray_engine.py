@@ -147,7 +147,7 @@ class _Dispatcher:
             raise UnavailableError(f"address: expected a Ray cluster with a node that can score, got {self.reason}")
 
     def _start_actor(self, name: str, cpus: int, memory_bytes: float) -> None:
-        threads = local_limits(cpus).threads
+        threads = local_limits(cpus, remote=self.config.remote).threads
         actor = self.cluster.actor(name, cpus, threads + 1)  # `give_up` is called while parts are scored
         config = replace(self.config, cpus=cpus, memory_bytes=memory_bytes)
         node = self.nodes[name] = _Node(name, actor, config, threads)

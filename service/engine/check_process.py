@@ -21,8 +21,9 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from service import machine
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository, StoredModel
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 from service.engine.threads import start_compute_threads
 from service.errors import ModelError, UnreadableModelError
 from service.limits import MIB

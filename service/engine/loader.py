@@ -11,9 +11,10 @@ from functools import partial
 from service.engine.backend import REFERENCE, Backend
 from service.engine.checks import Checks
 from service.engine.choice import choose
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.run_sizes import run_sizes
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 from service.engine.time_limit import TimeLimit
 from service.engine.version import ServedVersion
 from service.errors import ModelError, UnreadableModelError

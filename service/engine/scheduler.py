@@ -8,8 +8,8 @@ time of the flows that are already there. A small request therefore waits for ru
 remaining tiles of a large image.
 
 Batches that run at the same time share the CPU, and most take longer together than one after the other. By default, one
-batch of large images runs at a time. Other batches run concurrently, up to the number that was measured for their
-sessions. With a fixed number of N >= 2 slots at most N - 1 batches of large images and at most N - 1 others run.
+batch of large images runs at a time. Other batches run concurrently, up to the number of their sessions. With a fixed
+number of N >= 2 slots at most N - 1 batches of large images and at most N - 1 others run.
 
 Tiles of a request that was cancelled or has failed are dropped before they run. A running batch is stopped when all of
 its requests are cancelled.
@@ -167,13 +167,15 @@ class _Batch:
 class Scheduler:
     """Runs at most `slots` batches at the same time, each in a thread of its own.
 
-    Default of `slots`: one for large images, and for other tiles the number that was measured for their session.
+    Default of `slots`: one for large images, and for other tiles the number of their session; together at most
+    1 + `concurrent`.
     """
 
     def __init__(
         self,
         *,
         slots: int | None = None,
+        concurrent: int = MAX_CONCURRENT,
         batching: Batching | None = None,
         observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
         prepare: Callable[[], None] = lambda: None,
@@ -190,7 +192,7 @@ class Scheduler:
         self._virtual_time = {True: 0.0, False: 0.0}
         """The highest virtual time at which a flow was selected, of large images and of others."""
         self._closed = False
-        count = 1 + MAX_CONCURRENT if slots is None else slots
+        count = 1 + concurrent if slots is None else slots
         self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(count)]
         for thread in self._threads:
             thread.start()

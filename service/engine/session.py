@@ -3,8 +3,7 @@
 import time
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -12,14 +11,11 @@ from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
 from fullconv.protos import model_pb2
-from service import machine
 from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
-from service.engine import measurement_cache
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
-from service.engine.executable import Executable
-from service.engine.onnx_runtime import OnnxRuntimeExecutable
+from service.engine.executables import Executables, Threads
 from service.engine.repository import StoredModel
 from service.engine.version_files import model_path
 from service.errors import ModelError
@@ -56,16 +52,6 @@ class RunSizes:
     """Number of runs of larger tiles, and of tiles of large images, at the same time."""
 
 
-@dataclass(frozen=True)
-class Threads:
-    """The threads in which networks compute."""
-
-    count: int = field(default_factory=machine.cores)
-    """Number of threads in which a network computes. Default: one for each physical core."""
-    pooled: bool = False
-    """Whether all sessions of ONNX Runtime share the threads of the process's global pool."""
-
-
 class Session:
     """One ONNX file of a model, loaded into memory. Several threads may use it at the same time."""
 
@@ -81,48 +67,32 @@ class Session:
         self.model, self.position, self.backend = model, position, backend
         self.difference = model_pb2.Difference()
         """Difference of the scores from those of fp32 on the CPU, as it was measured. Zero windows: not measured."""
-        file = model.folder / self.file
-        try:
-            self._executable = self._load(file, threads or Threads())
-        except ImportError as missing:
-            raise ModelError(f"{model_path(file)}: {missing}") from None
-        except Exception as error:  # each stage of loading raises errors of another class
-            log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
-            raise ModelError(
-                f"{model_path(file)}: {backend.provider} cannot load it; convert the model again"
-            ) from None
+        self._threads = threads or Threads()
+        self._executables = Executables(model, position, backend, self._threads)
+        first = self._executables.get(single=self._threads.single_of(backend) > 0)
         self._input = model.spec.input.name
-        self._outputs = _outputs(model, self._executable.outputs)
+        self._outputs = _outputs(model, first.outputs)
         """Number of values of each output by its name, the scores first."""
-        self.fixed_batch = self._executable.fixed_batch
+        self.fixed_batch = first.fixed_batch
         """Number of tiles in every batch; None if any number is possible."""
         self.bytes_per_pixel: float
         """Bytes of activations for each pixel of a tile."""
-        self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
+        self._single_pixels: int
+        """Pixels of a tile up to which its run computes in the calling thread alone."""
+        files = (model.folder / self.file, model.folder / WEIGHTS)
+        self.weights_bytes = sum(part.stat().st_size for part in files if part.exists())
         """Bytes of the weights on disk, which is also about their size in memory."""
         self.measured_rate: float
         """Multiply-adds per second of one window, as `warm` has measured it."""
         self._stride: tuple[int, int] | None = None
         """Pixels between the windows of a tile, for a file of mode shared."""
+        self.run_sizes: RunSizes | None = None
+        """How this session computes windows fastest. None: not known."""
         self._multiply_adds = self._take_cost()
         self._last_channels = model.spec.input.layout == "NHWC"
         self._rate = self.measured_rate = INITIAL_RATE
-        self.run_sizes: RunSizes | None = None
-        """How this session computes windows fastest, as it was measured. None: not measured."""
         self._arena_use = _ArenaUse()
         self._at = dict[tuple[int, int], Session]()
-
-    def _load(self, file: Path, threads: Threads) -> Executable:
-        """Load a file; raises an error of the runtime, or ImportError."""
-        if self.backend.provider == "openvino":
-            from service.engine.openvino_runtime import OpenVinoExecutable  # noqa: PLC0415 (an extra)
-
-            return OpenVinoExecutable(file, self.backend, threads=threads.count)
-        engines = ""
-        if self.backend.provider == "tensorrt":
-            engines = measurement_cache.key(self.model, self.position, str(self.backend))
-        own = None if threads.pooled else threads.count
-        return OnnxRuntimeExecutable(file, self.backend, threads=own, engines=engines)
 
     @property
     def file(self) -> str:
@@ -142,8 +112,16 @@ class Session:
     def _take_stride(self, stride: tuple[int, int]) -> SharedCost:
         """Set the pixels between windows; returns the cost at this stride."""
         cost = self._shared_cost(stride)
-        self._stride, self.bytes_per_pixel = stride, cost.bytes_per_pixel
+        self._stride = stride
+        self._take_bytes_per_pixel(cost.bytes_per_pixel)
         return cost
+
+    def _take_bytes_per_pixel(self, value: float) -> None:
+        """Set the bytes of activations for each pixel, and with them the tiles that run in one thread each."""
+        self.bytes_per_pixel = value
+        self._single_pixels = int(self._threads.single_of(self.backend) / value)
+        if self._single_pixels:
+            self.run_sizes = RunSizes(self._single_pixels, concurrent=self._threads.count)
 
     def warm(self) -> None:
         """Score a grey window to test the session and to measure its rate; raises ModelError if that fails."""
@@ -173,7 +151,8 @@ class Session:
             self._arena_use.bytes = 0.0
             count = self.fixed_batch or 1
             shapes = {name: (count, depth, 1, 1) for name, depth in self._outputs.items()}
-            self._executable.shrink(self._feed([self.grey_window()], count), shapes)
+            for executable in self._executables.loaded():
+                executable.shrink(self._feed([self.grey_window()], count), shapes)
 
     @property
     def slides(self) -> bool:
@@ -229,7 +208,9 @@ class Session:
         self, tiles: Sequence[Pixels], count: int, cancellation: Cancellation | None
     ) -> NDArray[np.float32]:
         """Run one batch of `count` tiles; if there are fewer tiles, the last one is repeated."""
-        grids = self._executable.run(self._feed(tiles, count), [*self._outputs], cancellation)
+        height, width, _ = tiles[0].shape
+        executable = self._executables.get(single=height * width <= self._single_pixels)
+        grids = executable.run(self._feed(tiles, count), [*self._outputs], cancellation)
         values = grids[0] if len(grids) == 1 else np.concatenate(grids, axis=1)
         return np.moveaxis(values[: len(tiles)], 1, -1)
 
@@ -244,7 +225,7 @@ class Session:
         """Set what a run costs; returns the multiply-adds of one window."""
         spec, shared = self.model.spec, self.position - len(self.model.spec.strides)
         if shared < 0:
-            self.bytes_per_pixel = spec.cost[self.position].activation_bytes_per_pixel
+            self._take_bytes_per_pixel(spec.cost[self.position].activation_bytes_per_pixel)
             return spec.cost[self.position].multiply_adds_per_crop
         multiple_of = spec.shared[shared].multiple_of
         cost = self._take_stride((multiple_of.height, multiple_of.width))

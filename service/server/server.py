@@ -15,10 +15,10 @@ from service import machine
 from service.dispatch.admission import Admission
 from service.dispatch.dispatcher import Dispatcher
 from service.engine.checks import Checks
+from service.engine.executables import Threads
 from service.engine.loader import LoadOptions
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
-from service.engine.session import Threads
 from service.engine.thread_count import thread_count
 from service.engine.threads import start_compute_threads
 from service.images.allowed_directory import AllowedDirectory

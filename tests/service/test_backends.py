@@ -25,11 +25,12 @@ from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
 from service.engine.choice import Load, choose
 from service.engine.choice_cache import KeptChoice
+from service.engine.executables import Threads
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.requested_backend import MissingBackendError, RequestedBackend
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 from service.errors import ModelError
 from service.settings import read_settings
 from service.settings_file import ConfigurationError

@@ -9,8 +9,7 @@ import pytest
 from support.paths import ROOT
 from support.pictures import noise
 
-from service.engine import onnx_runtime
-from service.engine import session as session_module
+from service.engine import executables, onnx_runtime
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
 from service.engine.onnx_runtime import GPU_PROVIDERS, PROVIDERS, OnnxRuntimeExecutable
@@ -152,7 +151,7 @@ def test_engines_depend_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
             names.append(engines)
             super().__init__(file, REFERENCE, threads=threads)
 
-    monkeypatch.setattr(session_module, "OnnxRuntimeExecutable", Executable)
+    monkeypatch.setattr(executables, "OnnxRuntimeExecutable", Executable)
     model = ModelRepository(ROOT / "models").open("digits", "1")
     for digest, provider in (("a", "tensorrt"), ("b", "tensorrt"), ("b", "cpu")):
         model.spec.weights_sha256 = digest

@@ -21,8 +21,9 @@ from fullconv.common.names import ModeName, PrecisionName
 from service import machine
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository
-from service.engine.session import Session, Threads
+from service.engine.session import Session
 
 pytestmark = pytest.mark.openvino
 

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
@@ -231,6 +231,19 @@ def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
         assert session.ran.count([9]) == large_runs
         session.proceed.set()
         assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9], [9]]
+
+
+def test_further_batches_wait_for_a_thread() -> None:
+    """A scheduler runs at most 1 + `concurrent` batches at the same time, whatever their session allows."""
+    session = ControlledSession()
+    session.run_sizes, session.proceed = RunSizes(16, 5), Event()
+    with closing(Scheduler(concurrent=2, batching=Batching(max_tiles=1))) as scheduler:
+        futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(5)]
+        wait_until(lambda: len(session.ran) >= 3)
+        time.sleep(0.05)
+        assert len(session.ran) == 3
+        session.proceed.set()
+        assert [scores_of(future) for future in futures] == [[0], [1], [2], [3], [4]]
 
 
 def test_a_session_that_runs_alone_gets_its_turn() -> None:

@@ -20,9 +20,10 @@ import os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from service.engine.repository import ModelRepository
-from service.engine.session import Session, Threads
+from service.engine.executables import Threads
+from service.engine.session import Session
 before = len(os.listdir("/proc/self/task"))
-threads = Threads(*(int(count) for count in sys.argv[1:]))
+threads = Threads(*(int(value) for value in sys.argv[1:]))
 session = Session(ModelRepository(Path("models")).open("digits", "1"), threads=threads)
 print(len(os.listdir("/proc/self/task")) - before)
 """
@@ -113,13 +114,18 @@ def test_the_network_is_no_trifle() -> None:
     assert tuple(image.shape) == tuple(maps.shape) == measurement.INPUT_SHAPE
 
 
-@pytest.mark.parametrize(("count", "started"), [([], 0), (["1"], 0), (["3"], 2)], ids=["one CPU", "one", "three"])
-def test_sessions_start_as_many_threads(count: list[str], started: int) -> None:
+@pytest.mark.parametrize(
+    ("threads", "started"),
+    [([], 0), (["1"], 0), (["3"], 2), (["3", "0", "1000000000"], 0)],
+    ids=["one CPU", "one", "three", "three runs"],
+)
+def test_sessions_start_as_many_threads(threads: list[str], started: int) -> None:
     """A session computes in the number of threads that it was given, by default one for each core of the process.
 
-    The process may use one CPU: ONNX Runtime's own default would be a thread for each core of the machine.
+    The process may use one CPU: ONNX Runtime's own default would be a thread for each core of the machine. If small
+    tiles run in one thread each, the caller is this thread.
     """
-    command = [sys.executable, "-c", SESSION, *count]
+    command = [sys.executable, "-c", SESSION, *threads]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) == started
