@@ -39,7 +39,6 @@ from service.engine.backend import Backend, Precision, Provider
 from service.engine.executables import Threads
 from service.engine.repository import ModelRepository
 from service.engine.session import Session
-from service.engine.threads import start_compute_threads
 
 QUALITY = 85
 """Quality of the JPEG file."""
@@ -60,9 +59,8 @@ def network_alone(models: Path, model: str, answer: list[str]) -> float:
     """Return the seconds of the network on the tiles of an answer: provider, precision, file, tiles, height, width."""
     provider, precision, file, tiles, height, width = cast("tuple[Provider, Precision, str, str, str, str]", answer)
     machine.lower_priority()  # as the server's threads that compute
-    start_compute_threads(machine.cpus())
     stored = ModelRepository(models).open(model, "1")
-    backend, threads = Backend(provider, precision), Threads(machine.cpus(), pooled=True)
+    backend, threads = Backend(provider, precision), Threads(machine.cpus())
     session = Session(stored, stored.files.index(file), backend=backend, threads=threads)
     shape = (int(height), int(width), stored.spec.input.channels)
     tile = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,7 +1,7 @@
 """Scores a slide with every kind of result, paired with the averages alone: time, memory and sizes.
 
     python benchmarks/slide.py [--folder FOLDER] [--width 20000 --height 15000] [--stride 32] [--runs 3]
-                               [--network FILE]
+                               [--network FILE] [--tile-mib N]
 
 Makes a slide and a small network (`slide_files.py`), or takes the checkpoint of another network of three classes, such
 as a ResNet-50. Converts the network with `fullconv-convert --mpp 0.5`, and runs `fullconv-score --mask otsu`
@@ -66,12 +66,14 @@ def main() -> None:
     parser.add_argument("--stride", default="32", help="between windows, in pixels at half a micrometre (default: 32)")
     parser.add_argument("--runs", type=int, default=3, help="pairs of runs (default: 3)")
     parser.add_argument("--network", type=Path, help="checkpoint of three classes (default: the small network)")
+    parser.add_argument("--tile-mib", help="of fullconv-score (default: its default)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         prepare(folder, options)
-        measure(folder, options.stride, options.runs)
+        tiles = () if options.tile_mib is None else ("--tile-mib", options.tile_mib)
+        measure(folder, ("--stride", options.stride, *tiles), options.runs)
         for line in compared(folder):
             print(line)
 
@@ -92,9 +94,9 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def measure(folder: Path, stride: str, runs: int) -> None:
+def measure(folder: Path, options: tuple[str, ...], runs: int) -> None:
     """Run without files and with all files in turn, and print the figures."""
-    score = ("fullconv", "slide.tif", "--model", "tissue", "--mask", "otsu", "--stride", stride)
+    score = ("fullconv", "slide.tif", "--model", "tissue", "--mask", "otsu", *options)
     idle = run(folder, "fullconv", "--model", "tissue", "--describe")
     pairs = [(run(folder, *score), run(folder, *score, *FILES)) for _ in range(runs)]
     ratio = statistics.median(full.seconds / bare.seconds for bare, full in pairs)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LONGEST_TIMEOUT = 1e9
 """Largest timeout in seconds. gRPC interprets much longer timeouts as no timeout."""
+MAX_TILE_MIB = 1 << 30
+"""Largest limit on the memory of a tile, in MiB: 1 PiB, more than any machine has."""
 
 
 class Options(TypedDict, total=False):
@@ -94,3 +96,12 @@ def check_timeout(timeout: Any) -> None:  # noqa: ANN401 (whatever the caller gi
     number = isinstance(timeout, (int, float, np.number)) and not isinstance(timeout, bool)
     if not (number and 0 < timeout <= LONGEST_TIMEOUT):
         raise RequestError(f"timeout: expected seconds, above 0 and at most {LONGEST_TIMEOUT:g}; got {timeout!r}")
+
+
+def check_tile_mib(tile_mib: Any) -> None:  # noqa: ANN401 (whatever the caller gives)
+    """Raise RequestError unless a limit on the memory of a tile is None or a number of MiB."""
+    if tile_mib is None:
+        return
+    number = isinstance(tile_mib, (int, np.integer)) and not isinstance(tile_mib, bool)
+    if not (number and 1 <= tile_mib <= MAX_TILE_MIB):
+        raise RequestError(f"tile_mib: expected a whole number of MiB from 1 to {MAX_TILE_MIB}, got {tile_mib!r}")

@@ -27,7 +27,7 @@ from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
 from service.images.pixels import SampleArray
-from service.limits import Tuning
+from service.limits import MIB, Tuning
 from service.reasons import message_of, reason_of
 from service.scoring import outcome
 from service.scoring.execution import Execution
@@ -50,7 +50,7 @@ class SharedCompute:
     tuning: Tuning
     """Sizes of tiles."""
     threads: Threads
-    """The threads in which networks compute. If they are pooled, the process's global pool must have started."""
+    """The threads in which networks compute."""
 
 
 class LocalTransport:
@@ -63,6 +63,7 @@ class LocalTransport:
         *,
         provider: ProviderName = "auto",
         precision: PrecisionName = "auto",
+        tile_mib: int | None = None,
         shared: SharedCompute | None = None,
     ) -> None:
         """Open a directory of models. Calls may take `timeout` seconds.
@@ -70,7 +71,7 @@ class LocalTransport:
         Raises RequestError if the directory does not exist, or this machine lacks the provider or the precision.
 
         Default of `shared`: each calling thread runs its own tiles, each network computes with all CPUs, and the sizes
-        of tiles, with which scores change by rounding, follow from this machine's memory.
+        of tiles, with which scores change by rounding, follow from `tile_mib`, by default from this machine's memory.
         """
         if not models.is_dir():
             raise RequestError(
@@ -82,7 +83,8 @@ class LocalTransport:
         except MissingBackendError as error:
             raise RequestError(str(error)) from None
         registry = Registry(models, options=LoadOptions(shared.threads if shared else Threads(), backends))
-        self._scorer = Scorer(registry, tuning=shared.tuning if shared else Tuning.of_memory(TILE_SHARE))
+        own = Tuning.of_memory(TILE_SHARE) if tile_mib is None else Tuning(tile_bytes=tile_mib * MIB)
+        self._scorer = Scorer(registry, tuning=shared.tuning if shared else own)
         self._timeout, self._scheduler = timeout, shared.scheduler if shared else None
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:

@@ -1,6 +1,6 @@
 """The options of the connection to servers, with their help, and the scorer that the options choose."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,9 +59,16 @@ class ConnectionLine:
         return Security(self.tls, self.tls_ca, self.tls_cert, self.tls_key, token)
 
 
-def open_scorer(
-    server: str | None, models: Path | None, security: Security, provider: ProviderName, precision: PrecisionName
-) -> "BaseScorer":
+@dataclass(frozen=True)
+class Computing:
+    """How networks are computed in this process."""
+
+    provider: ProviderName = "auto"
+    precision: PrecisionName = "auto"
+    tile_mib: int | None = None
+
+
+def open_scorer(server: str | None, models: Path | None, security: Security, computing: Computing) -> "BaseScorer":
     """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which.
 
     Only the one that is returned is loaded.
@@ -70,14 +77,14 @@ def open_scorer(
         check_addresses(server)
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-    if server and (provider, precision) != ("auto", "auto"):
+    if server and computing != Computing():
         raise typer.BadParameter(
-            "expected no --provider and no --precision, which are options of the server", param_hint="--server"
+            "expected no --provider, --precision and --tile-mib, which are options of the server", param_hint="--server"
         )
-    check_precision(provider, precision)
+    check_precision(computing.provider, computing.precision)
     if server:
         return fullconv.Client(server, security=security)
-    return fullconv.Scorer(models or "models", provider=provider, precision=precision)
+    return fullconv.Scorer(models or "models", **asdict(computing))
 
 
 def check_precision(provider: ProviderName, precision: PrecisionName) -> None:

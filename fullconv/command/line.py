@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullconv.command.connection import ConnectionLine, open_scorer
+from fullconv.command.connection import Computing, ConnectionLine, open_scorer
 from fullconv.command.output_options import OutputLine
 from fullconv.command.parsing import image_name
 from fullconv.common.names import PrecisionName, ProviderName
+from fullconv.options import MAX_TILE_MIB
 
 if TYPE_CHECKING:
     from fullconv.base import BaseScorer
 
 DESCRIBING = {field.name for field in fields(ConnectionLine)} | {
-    *("model", "version", "server", "models", "provider", "precision", "describe", "as_json", "images"),
+    *("model", "version", "server", "models", "provider", "precision", "tile_mib", "describe", "as_json", "images"),
 }
 """The fields of options that --describe may have."""
 OPTION_NAMES = {"open_pages": "open"}
@@ -51,6 +52,17 @@ class CommandLine(ConnectionLine, OutputLine):
             "fp32; then --mode exact and --min-agreement use fp32 on the CPU."
         ),
     ] = "auto"
+    tile_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=MAX_TILE_MIB,
+            help="Largest memory for the activations of one tile in this process, in MiB. Smaller tiles need more "
+            "time, because their halos repeat work. Default: a sixth of the memory of the machine or container, at "
+            "most 4096.",
+        ),
+    ] = None
     plan: Annotated[
         bool,
         typer.Option(
@@ -87,4 +99,6 @@ class CommandLine(ConnectionLine, OutputLine):
 
     def open_scorer(self) -> "BaseScorer":
         """Return the client or the scorer that the options choose; raises RequestError."""
-        return open_scorer(self.server, self.models, self.security(), self.provider, self.precision)
+        return open_scorer(
+            self.server, self.models, self.security(), Computing(self.provider, self.precision, self.tile_mib)
+        )

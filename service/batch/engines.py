@@ -13,13 +13,13 @@ from fullconv.base import BaseScorer
 from service import machine
 from service.batch.job import Job
 from service.batch.stop import Stop, StoppedError
+from service.batch.work import TILE_MIB
 from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
 from service.engine.backend import REFERENCE, Backend
 from service.engine.batching import Batching
 from service.engine.executables import Threads
 from service.engine.scheduler import Scheduler
-from service.engine.threads import start_compute_threads
-from service.limits import GIB, MIB, Tuning
+from service.limits import MIB, Tuning
 from service.local import LocalTransport, SharedCompute
 
 PARTS = 2
@@ -34,8 +34,6 @@ REMOTE_THREADS_PER_CPU, MIN_REMOTE_THREADS = 4, 8
 """The same numbers if images or results are in a store, for which threads wait longer."""
 THREADS_PER_SERVER = 8
 """Images that are sent to each server at the same time."""
-TUNING = Tuning(tile_bytes=2 * GIB)
-"""Sizes of tiles, which do not follow from the machine, so that all machines compute the same bytes."""
 BATCHING = Batching(max_tiles=32, max_activation_bytes=32 * MIB)
 """Sizes of batches. Larger activations do not fit into the caches, so that a larger batch takes longer for a tile."""
 MEMORY_SHARE = 0.5
@@ -44,33 +42,31 @@ SINGLE_SHARE = 0.125
 """Share of the machine's memory for the activations of tiles that run in one thread each, in all threads together."""
 
 
-def local_scorer(models: Path, backend: Backend = REFERENCE) -> BaseScorer:
+def local_scorer(models: Path, backend: Backend = REFERENCE, tile_mib: int = TILE_MIB) -> BaseScorer:
     """Return a scorer that computes with all CPUs.
 
     Raises RequestError if there is no such directory of models, or this machine does not have the backend.
     """
-    return BaseScorer(local_transport(models, backend))
+    return BaseScorer(local_transport(models, backend, tile_mib))
 
 
-def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None = None) -> LocalTransport:
+def local_transport(
+    models: Path, backend: Backend = REFERENCE, tile_mib: int = TILE_MIB, *, cpus: int | None = None
+) -> LocalTransport:
     """Return the transport of a scorer whose threads share batches.
 
     Raises RequestError if there is no such directory of models, or this machine does not have the backend.
 
-    A process that may use only some `cpus` calls this function once, before it loads any network. Default, and if there
-    are no more CPUs: each network computes with all CPUs.
+    Networks compute with `cpus`. Default, and if there are no more: with one CPU of each core.
     """
-    count, is_pooled = machine.cores(), False
-    if cpus is not None and cpus < machine.cpus():
-        count, is_pooled = cpus, True
-        start_compute_threads(count)  # only a pool of its own can be told that its idle threads must not spin
-    threads = Threads(count, pooled=is_pooled, single_bytes=SINGLE_SHARE * machine.memory_bytes() / count)
+    count = cpus if cpus is not None and cpus < machine.cpus() else machine.cores()
+    threads = Threads(count, single_bytes=SINGLE_SHARE * machine.memory_bytes() / count)
     scheduler = Scheduler(concurrent=count, batching=BATCHING)
     return LocalTransport(
         models,
         provider=backend.provider,
         precision=backend.precision,
-        shared=SharedCompute(scheduler, TUNING, threads),
+        shared=SharedCompute(scheduler, Tuning(tile_bytes=tile_mib * MIB), threads),
     )
 
 

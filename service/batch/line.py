@@ -11,9 +11,10 @@ from fullconv.command.connection import ConnectionLine, check_addresses, check_p
 from fullconv.command.grid_options import GridLine
 from fullconv.command.usage import usage_errors
 from fullconv.file_options import FILE_DEFAULTS, check_file_options
+from fullconv.options import MAX_TILE_MIB
 from service.batch.limits import FailureLimit
 from service.batch.urls import is_url
-from service.batch.work import SUFFIXES, Work
+from service.batch.work import SUFFIXES, TILE_MIB, Work
 from service.engine.backend import REFERENCE, Backend, Precision, Provider
 
 EngineName = Literal["local", "server", "ray"]
@@ -87,6 +88,16 @@ class JobLine(GridLine):
             "tensorrt; fp16 requires tensorrt."
         ),
     ] = "fp32"
+    tile_mib: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=MAX_TILE_MIB,
+            help="Largest memory for the activations of one tile, in MiB. Smaller tiles need more time, because their "
+            "halos repeat work.",
+        ),
+    ] = TILE_MIB
     grids: Annotated[
         GridsName | None,
         typer.Option(help="Write the grid of every image under OUT/grids/, as this kind of file. Default: no grids."),
@@ -172,12 +183,13 @@ class BatchLine(ConnectionLine, JobLine):
         if (engine == "server") != (self.server is not None):
             got = f"--engine {engine} with it" if self.server else "none"
             raise typer.BadParameter(f"expected --server with --engine server only, got {got}", param_hint="--server")
+        if engine == "server" and (self.backend, self.tile_mib) != (REFERENCE, TILE_MIB):
+            raise typer.BadParameter(
+                "expected no --provider, --precision and --tile-mib, which are options of the server",
+                param_hint="--server",
+            )
         if engine == "server" and self.models is not None:
             raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-        if engine == "server" and self.backend != REFERENCE:
-            raise typer.BadParameter(
-                "expected no --provider and no --precision, which are options of the server", param_hint="--server"
-            )
         check_precision(self.provider, self.precision)
         if self.address is not None and engine != "ray":
             raise typer.BadParameter("expected --engine ray with it, got none", param_hint="--address")
@@ -220,4 +232,5 @@ class BatchLine(ConnectionLine, JobLine):
             files=self.file_options(),
             wide=self.wide,
             backend=self.backend,
+            tile_mib=self.tile_mib,
         )

@@ -116,17 +116,18 @@ def _open(config: NodeConfig, stop: Stop) -> Worker:
     host = socket.gethostname()
     if config.package != __version__:
         raise RequestError(f"ray: expected fullconv {config.package} on every node, got {__version__} on {host}")
-    transport = local_transport(Path(config.models), config.work.backend, config.cpus)
+    work = config.work
+    transport = local_transport(Path(config.models), work.backend, work.tile_mib, cpus=config.cpus)
     here = local_limits(config.cpus, remote=config.remote)
     scorer = BaseScorer(transport)
-    model = scorer.model(config.work.model, config.work.version)
+    model = scorer.model(work.model, work.version)
     if model.weights_sha256 != config.weights_sha256:
         raise RequestError(
             f"models: expected the same weights of model {config.work.model!r} on every node, got others on {host}"
         )
     limits = WorkerLimits(here.threads, min(here.memory_bytes, config.memory_bytes))
-    store = open_store(config.work.out, stop.pause)
-    return with_sections(make_worker(config.work, scorer, store, config.carried, stop, limits), transport)
+    store = open_store(work.out, stop.pause)
+    return with_sections(make_worker(work, scorer, store, config.carried, stop, limits), transport)
 
 
 def _remove_leftovers(store: Store, part: Part) -> None:

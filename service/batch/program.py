@@ -90,7 +90,7 @@ class Program:
         line = self.line
         if line.server is not None:
             return Client(line.server, security=line.security()), server_limits(len(addresses(line.server)))
-        return local_scorer(line.models or MODELS, line.backend), local_limits(remote=self._is_remote)
+        return local_scorer(line.models or MODELS, line.backend, line.tile_mib), local_limits(remote=self._is_remote)
 
     @property
     def _is_remote(self) -> bool:

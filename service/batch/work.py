@@ -11,6 +11,9 @@ from service.engine.backend import REFERENCE, Backend
 
 SUFFIXES: Mapping[str, str] = {"npz": ".npz", "zarr": ".zarr", "geotiff": ".tif", "geojson": ".geojson"}
 """The suffix of each kind of grids."""
+TILE_MIB = 2048
+"""Default of the memory for the activations of one tile, in MiB. It does not follow from the machine, so that all
+machines compute the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Work:
     """Whether each class has a column of its own."""
     backend: Backend = REFERENCE
     """Computes the networks, unless servers score."""
+    tile_mib: int = TILE_MIB
+    """Largest memory for the activations of one tile, in MiB, unless servers score."""
 
     def terms(self, weights_sha256: str) -> dict[str, Any]:
         """Return what decides about the results, for the job's document."""
         model = {"name": self.model, "version": self.version, "weights_sha256": weights_sha256}
         region = None if self.map_region is None else asdict(self.map_region)
-        computed = asdict(self.backend)
+        computed = {**asdict(self.backend), "tile_mib": self.tile_mib}
         options = {**self.options, "map_region": region, "mask": self.mask, "grids": self.grids, **self.files}
         return {"model": model, "options": {**options, "wide": self.wide, **computed}}
 

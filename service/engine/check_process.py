@@ -22,9 +22,9 @@ from google.protobuf import json_format
 
 from service import machine
 from service.engine.executables import Threads
+from service.engine.onnx_runtime import silence
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
-from service.engine.threads import start_compute_threads
 from service.errors import ModelError, UnreadableModelError
 from service.limits import MIB
 from service.log import log
@@ -68,7 +68,7 @@ def main() -> None:
     log.addHandler(_Forwarder(send))
     log.propagate = False
     machine.lower_priority()
-    start_compute_threads(1)
+    silence()
     machine.limit_memory(request.memory_bytes)
     try:
         _check(request, send)
@@ -88,7 +88,7 @@ def _check(request: CheckRequest, send: Send) -> None:
 
 def _run(model: StoredModel, position: int) -> None:
     """Load one network and score a window; raises ModelError."""
-    Session(model, position, threads=Threads(pooled=True)).warm()
+    Session(model, position, threads=Threads(1)).warm()
 
 
 def _failure(error: Exception, request: CheckRequest) -> dict[str, object]:

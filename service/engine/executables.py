@@ -21,18 +21,16 @@ class Threads:
 
     count: int = field(default_factory=machine.cores)
     """Number of threads in which a network computes. Default: one for each physical core."""
-    pooled: bool = False
-    """Whether all sessions of ONNX Runtime share the threads of the process's global pool."""
     single_bytes: float = 0.0
-    """Bytes of activations of a tile up to which its run computes in the calling thread alone, with ONNX Runtime on the
-    CPU.
+    """Bytes of activations of a tile up to which one of several runs at the same time computes in the calling thread
+    alone, with ONNX Runtime on the CPU.
 
     As many such runs as there are threads compute more together than one run in all threads, which wait for each other
-    at the end of each layer. Default: every run computes in all threads.
+    at the end of each layer. Default: measurements decide, if runs are measured.
     """
 
     def single_of(self, backend: Backend) -> float:
-        """Return the bytes of activations of a tile up to which its run computes in one thread; 0: never."""
+        """Return the bytes of activations of a tile up to which its run may compute in one thread; 0: not known."""
         return self.single_bytes if backend.provider == REFERENCE.provider and self.count > 1 else 0.0
 
 
@@ -50,18 +48,23 @@ class Executables:
         """Return the file as loaded for runs in one thread, or in all; raises ModelError."""
         with self._loading:
             if single not in self._loaded:
-                self._loaded[single] = self._load(1 if single else self._threads.count, single=single)
+                self._loaded[single] = self._load(1 if single else self._threads.count)
             return self._loaded[single]
+
+    def forget(self, *, single: bool) -> None:
+        """Free the file as loaded for runs in one thread, or in all."""
+        with self._loading:
+            self._loaded.pop(single, None)
 
     def loaded(self) -> list[Executable]:
         """Return what was loaded so far."""
         with self._loading:
             return [*self._loaded.values()]
 
-    def _load(self, threads: int, *, single: bool) -> Executable:
+    def _load(self, threads: int) -> Executable:
         file = self._model.folder / self._model.files[self._position]
         try:
-            return self._load_file(file, threads, is_pooled=self._threads.pooled and not single)
+            return self._load_file(file, threads)
         except ImportError as missing:
             raise ModelError(f"{model_path(file)}: {missing}") from None
         except Exception as error:  # each stage of loading raises errors of another class
@@ -70,7 +73,7 @@ class Executables:
                 f"{model_path(file)}: {self._backend.provider} cannot load it; convert the model again"
             ) from None
 
-    def _load_file(self, file: Path, threads: int, *, is_pooled: bool) -> Executable:
+    def _load_file(self, file: Path, threads: int) -> Executable:
         """Load a file; raises an error of the runtime, or ImportError."""
         if self._backend.provider == "openvino":
             from service.engine.openvino_runtime import OpenVinoExecutable  # noqa: PLC0415 (an extra)
@@ -79,4 +82,4 @@ class Executables:
         engines = ""
         if self._backend.provider == "tensorrt":
             engines = measurement_cache.key(self._model, self._position, str(self._backend))
-        return OnnxRuntimeExecutable(file, self._backend, threads=None if is_pooled else threads, engines=engines)
+        return OnnxRuntimeExecutable(file, self._backend, threads=threads, engines=engines)

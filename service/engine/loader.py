@@ -103,5 +103,5 @@ class Loader:
         if self._warm:
             session.warm()
         if self._measures_runs and position < len(model.strides):
-            session.run_sizes = run_sizes(session, self._threads.count)
+            session.use_run_sizes(run_sizes(session, self._threads.count))
         return session

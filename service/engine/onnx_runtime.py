@@ -27,15 +27,27 @@ TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"t
 """TensorRT's options for each precision."""
 
 
+SPIN = ("session.intra_op.spin_duration_us", "30")
+"""How long a thread that has no work checks for more before it sleeps, in microseconds: long enough for the next layer,
+for which a thread that sleeps comes late, and no longer, because others need the processor. ONNX Runtime's default is
+longer, and threads that all sessions of a process share have no such setting."""
+FATAL = 4
+"""ONNX Runtime's log level for fatal errors alone."""
+
+
+def silence() -> None:
+    """Let ONNX Runtime write no lines of its own to the log of this process, which has other lines."""
+    ort.set_default_logger_severity(FATAL)
+
+
 class OnnxRuntimeExecutable:
     """An ONNX file in a session of ONNX Runtime; an `Executable`."""
 
-    def __init__(self, file: Path, backend: Backend, *, threads: int | None, engines: str = "") -> None:
+    def __init__(self, file: Path, backend: Backend, *, threads: int, engines: str = "") -> None:
         """Load a file; raises an error of ONNX Runtime, or ImportError if the provider's libraries are missing.
 
-        `threads` is the number of threads of this session; None: it runs in the threads of the process's global pool,
-        which all such sessions share. `engines` is the name under which TensorRT keeps its engines, which depends on
-        the weights. Default: they are not kept.
+        `threads` is the number of threads of this session, which have the priority of the calling thread. `engines` is
+        the name under which TensorRT keeps its engines, which depends on the weights. Default: they are not kept.
         """
         name, settings, self._arena = PROVIDERS[backend.provider]
         if backend.provider == "tensorrt":
@@ -128,14 +140,13 @@ def _engine_cache_options(engines: str) -> dict[str, str]:
     }
 
 
-def _options(threads: int | None, *, on_gpu: bool) -> ort.SessionOptions:
+def _options(threads: int, *, on_gpu: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.use_per_session_threads = threads is not None
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.log_severity_level = FATAL
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*SPIN)
     if on_gpu:  # weights inside the arena would keep its regions, so that it could not shrink
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options

@@ -24,11 +24,13 @@ from threading import Condition, Thread
 from service.dense.arrays import Pixels, Scores
 from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
-from service.engine.session import MAX_CONCURRENT, Session
+from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
 UNMEASURED_TILES = 32
 """Largest number of tiles in a batch for a session that was not measured."""
+CONCURRENT = 8
+"""Default of the largest number of batches that run beside one of a large image."""
 
 
 @dataclass(eq=False)
@@ -134,6 +136,8 @@ class _Batch:
     large: bool
     max_running: int
     """Largest number of batches, of large images or of others as this one, that run at the same time as this one."""
+    single: bool
+    """Whether the run computes in one thread."""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
@@ -157,7 +161,7 @@ class _Batch:
         Raises every error of the run, and an error when the run is cancelled.
         """
         tiles = self.tiles
-        scores = list(self.session.score(tiles, self.cancellation))
+        scores = list(self.session.score(tiles, self.cancellation, single=self.single))
         if len(scores) != len(tiles):
             raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}; convert it again")
         remaining = iter(scores)
@@ -175,7 +179,7 @@ class Scheduler:
         self,
         *,
         slots: int | None = None,
-        concurrent: int = MAX_CONCURRENT,
+        concurrent: int = CONCURRENT,
         batching: Batching | None = None,
         observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
         prepare: Callable[[], None] = lambda: None,
@@ -287,6 +291,14 @@ class Scheduler:
         is_large = first.flow.large or height * width > sizes.pixels
         return sizes.large_concurrent if is_large else sizes.concurrent
 
+    def _is_single(self, first: _Submission) -> bool:
+        """Return whether a batch computes in one thread: others run beside it, or wait, and may do the same.
+
+        A batch that is alone computes in all threads, so that its request is answered as early as possible.
+        """
+        sizes, others = first.session.run_sizes, (*self._running, *self._waiting)
+        return bool(others) and sizes is not None and sizes.single and self._max_running(first) > 1
+
     def _delay(self, submission: _Submission) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
         if not self._batching.delay_seconds:
@@ -322,7 +334,7 @@ class Scheduler:
         self._waiting = [submission for submission in self._waiting if submission.remaining]
         if self._waiting:
             self._changed.notify()  # another slot may be free
-        batch = _Batch(parts, large, self._max_running(first))
+        batch = _Batch(parts, large, self._max_running(first), single=self._is_single(first))
         self._running.append(batch)
         return batch
 

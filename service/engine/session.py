@@ -15,6 +15,7 @@ from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
+from service.engine.executable import Executable
 from service.engine.executables import Executables, Threads
 from service.engine.repository import StoredModel
 from service.engine.version_files import model_path
@@ -36,9 +37,6 @@ STRIDE = "stride"
 MIN_SHRINK_BYTES = 4 << 20
 """Bytes of activations up to which the arena is not shrunk."""
 
-MAX_CONCURRENT = 8
-"""Largest number of runs of a session at the same time that is measured."""
-
 
 @dataclass(frozen=True)
 class RunSizes:
@@ -50,6 +48,8 @@ class RunSizes:
     """Number of runs at the same time."""
     large_concurrent: int = 1
     """Number of runs of larger tiles, and of tiles of large images, at the same time."""
+    single: bool = False
+    """Whether each of several runs at the same time computes in one thread."""
 
 
 class Session:
@@ -77,11 +77,8 @@ class Session:
         """Number of tiles in every batch; None if any number is possible."""
         self.bytes_per_pixel: float
         """Bytes of activations for each pixel of a tile."""
-        self._single_pixels: int
-        """Pixels of a tile up to which its run computes in the calling thread alone."""
         files = (model.folder / self.file, model.folder / WEIGHTS)
-        self.weights_bytes = sum(part.stat().st_size for part in files if part.exists())
-        """Bytes of the weights on disk, which is also about their size in memory."""
+        self._bytes_on_disk = sum(part.stat().st_size for part in files if part.exists())
         self.measured_rate: float
         """Multiply-adds per second of one window, as `warm` has measured it."""
         self._stride: tuple[int, int] | None = None
@@ -117,11 +114,19 @@ class Session:
         return cost
 
     def _take_bytes_per_pixel(self, value: float) -> None:
-        """Set the bytes of activations for each pixel, and with them the tiles that run in one thread each."""
+        """Set the bytes of activations for each pixel, and with them the tiles that may run in one thread each."""
         self.bytes_per_pixel = value
-        self._single_pixels = int(self._threads.single_of(self.backend) / value)
-        if self._single_pixels:
-            self.run_sizes = RunSizes(self._single_pixels, concurrent=self._threads.count)
+        single = int(self._threads.single_of(self.backend) / value)
+        if single:
+            self.run_sizes = RunSizes(single, self._threads.count, single=True)
+
+    def use_run_sizes(self, sizes: RunSizes | None) -> None:
+        """Compute windows as was measured. The file stays loaded for runs in one thread only if there are such runs."""
+        self.run_sizes = sizes
+        if sizes is not None and sizes.single:
+            self._executables.get(single=True)
+        else:
+            self._executables.forget(single=True)
 
     def warm(self) -> None:
         """Score a grey window to test the session and to measure its rate; raises ModelError if that fails."""
@@ -144,6 +149,11 @@ class Session:
             )
         if not np.isfinite(scores).all():
             raise ModelError(f"{path}: expected finite values for a grey window, got NaN or infinity; convert it again")
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weights in memory, which are about as many as on disk each time the file is loaded."""
+        return self._bytes_on_disk * len(self._executables.loaded())
 
     def shrink_arena(self) -> None:
         """Free the activations that the runtime keeps from earlier runs, if they are larger than `MIN_SHRINK_BYTES`."""
@@ -183,16 +193,20 @@ class Session:
         """Update the rate with one run."""
         self._rate += RATE_WEIGHT * (multiply_adds / seconds - self._rate)
 
-    def score(self, tiles: Sequence[Pixels], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
+    def score(
+        self, tiles: Sequence[Pixels], cancellation: Cancellation | None = None, *, single: bool = False
+    ) -> NDArray[np.float32]:
         """Score tiles of equal shape, (rows, cols, channels); returns (tiles, rows, cols, values) float32.
 
-        The values of a cell are the scores of all classes, then the values of the further outputs.
-        If the run is cancelled, this call raises an error of the runtime.
+        The values of a cell are the scores of all classes, then the values of the further outputs. With `single`, the
+        run computes in the calling thread alone. If the run is cancelled, this call raises an error of the runtime.
         """
         count = self.fixed_batch or len(tiles)
+        executable = self._executables.get(single=single)
         try:
             parts = [
-                self._score_batch(tiles[at : at + count], count, cancellation) for at in range(0, len(tiles), count)
+                self._score_batch(executable, tiles[at : at + count], count, cancellation)
+                for at in range(0, len(tiles), count)
             ]
         finally:  # if the arena was shrunk during this run, it has kept the run's activations
             pixels = count * tiles[0].shape[0] * tiles[0].shape[1]
@@ -205,11 +219,9 @@ class Session:
         return np.full((spec.window.height, spec.window.width, spec.input.channels), GREY, spec.input.dtype)
 
     def _score_batch(
-        self, tiles: Sequence[Pixels], count: int, cancellation: Cancellation | None
+        self, executable: Executable, tiles: Sequence[Pixels], count: int, cancellation: Cancellation | None
     ) -> NDArray[np.float32]:
         """Run one batch of `count` tiles; if there are fewer tiles, the last one is repeated."""
-        height, width, _ = tiles[0].shape
-        executable = self._executables.get(single=height * width <= self._single_pixels)
         grids = executable.run(self._feed(tiles, count), [*self._outputs], cancellation)
         values = grids[0] if len(grids) == 1 else np.concatenate(grids, axis=1)
         return np.moveaxis(values[: len(tiles)], 1, -1)

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from service import machine
 from service.engine import measurement_cache
+from service.engine.onnx_runtime import SPIN
 from service.engine.timing import alternating_times
 
 KIND = "threads"
@@ -67,5 +68,5 @@ def _session(threads: int) -> ort.InferenceSession:
     """Load the convolutions in threads of their own."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*SPIN)
     return ort.InferenceSession(CONVOLUTIONS, options, providers=["CPUExecutionProvider"])

@@ -17,10 +17,11 @@ from service.dispatch.dispatcher import Dispatcher
 from service.engine.checks import Checks
 from service.engine.executables import Threads
 from service.engine.loader import LoadOptions
+from service.engine.onnx_runtime import silence
 from service.engine.registry import Event, Registry
+from service.engine.run_sizes import GPU_RUNS
 from service.engine.scheduler import Scheduler
 from service.engine.thread_count import thread_count
-from service.engine.threads import start_compute_threads
 from service.images.allowed_directory import AllowedDirectory
 from service.log import log
 from service.metrics import Metrics
@@ -128,15 +129,15 @@ def _parts(settings: Settings) -> Parts:
     limits, metrics = settings.limits, Metrics()
     sys.setswitchinterval(SWITCH_SECONDS)
     machine.configure_malloc(2 * limits.message_bytes)
+    silence()
     threads = settings.threads or thread_count()
-    start_compute_threads(threads, machine.lower_priority)
     checks = Checks(settings.models, seconds=settings.check_seconds, memory_bytes=settings.check_bytes)
     registry = Registry(
         settings.models,
         weights_bytes=settings.weights_bytes,
         warm=True,
         options=LoadOptions(
-            Threads(threads, pooled=True),
+            Threads(threads),
             tuple(settings.backend.backends()),
             measures_runs=True,
             checks=checks,
@@ -149,6 +150,7 @@ def _parts(settings: Settings) -> Parts:
         certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     scheduler = Scheduler(
         slots=settings.slots,
+        concurrent=max(threads, GPU_RUNS),
         batching=settings.batching,
         observe=metrics.observe_batch,
         prepare=machine.lower_priority,

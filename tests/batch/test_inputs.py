@@ -133,6 +133,7 @@ def test_wrong_lists(name: str, text: str | bytes | None, message: str, images: 
         (["a.png", "--server", "h:1", "--engine", "local"], "expected --server with --engine server only"),
         (["a.png", "--server", "h:none"], "expected HOST:PORT"),
         (["a.png", "--precision", "bf16"], "expected fp32 with provider cpu, got bf16"),
+        (["a.png", "--server", "h:1", "--tile-mib", "9"], "expected no --provider, --precision and --tile-mib"),
         (["a.png", "--max-failures", "many"], "expected a number of images, or a percentage such as 5%, got 'many'"),
         (["a.png", "--max-failures", "101%"], "expected a number of images"),
         (["a.png", "--shard", "3/3"], "expected I/N with I from 0 to N - 1, got '3/3'"),

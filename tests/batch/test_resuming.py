@@ -76,6 +76,7 @@ OTHERS = {
     "stride": (["--stride", "4"], "options.stride was null and is 4"),
     "grids": (["--grids", "npz"], 'options.grids was "" and is "npz"'),
     "classes": (["--classes", "3"], 'options.classes was [] and is ["3"]'),
+    "tiles": (["--tile-mib", "64"], "options.tile_mib was 2048 and is 64"),
 }
 
 

@@ -259,6 +259,24 @@ def test_a_timeout_ends_the_work() -> None:
         Scorer(MODELS).score(PIXELS, model="digits", timeout=-1)
 
 
+def test_small_tiles_need_less_memory() -> None:
+    """`tile_mib` limits the activations of a tile; the scores agree."""
+    image = noise(1200, 900, 1)
+    small, large = (Scorer(MODELS, provider="cpu", tile_mib=mib) for mib in (8, 1024))
+    plans = [scorer.plan(image, model="digits").plan for scorer in (small, large)]
+    assert plans[0].views[0].tiles > 2 * plans[1].views[0].tiles
+    assert plans[0].bytes < plans[1].bytes / 2
+    few, many = (np.asarray(scorer.score(image, model="digits", grid=True).grid) for scorer in (large, small))
+    assert np.abs(few - many).max() < 1e-5 * np.abs(few).max()
+
+
+@pytest.mark.parametrize("tile_mib", [0, -1, 1.5, True, "8", 1 << 40])
+def test_wrong_sizes_of_tiles_are_refused(tile_mib: Any) -> None:  # noqa: ANN401 (values of any type)
+    """A limit on the memory of a tile is a whole number of MiB."""
+    with pytest.raises(RequestError, match="tile_mib: expected a whole number of MiB from 1 to 1073741824, got"):
+        Scorer(MODELS, tile_mib=tile_mib)
+
+
 def test_models_are_described_alike(server: Server) -> None:
     """Scorer and Client describe a model with the same plain values."""
     with Client(server.address) as client, Scorer(MODELS) as scorer:

@@ -67,12 +67,14 @@ class Simulated(Session):
     """Relative error of the scores, seconds that a run takes by the clock of `choose`, and whether runs fail."""
     now = 0
 
-    def score(self, tiles: Sequence[Any], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
+    def score(
+        self, tiles: Sequence[Any], cancellation: Cancellation | None = None, *, single: bool = False
+    ) -> NDArray[np.float32]:
         """Score the tiles, and disturb the scores of the first class."""
         if self.broken:
             raise RuntimeError("Unsupported operation\nDetails")
         Simulated.now += self.seconds
-        scores = super().score(tiles, cancellation)
+        scores = super().score(tiles, cancellation, single=single)
         scores = scores.copy()
         scores[..., 0] += self.error * np.sqrt(scores.shape[-1] * np.mean(scores**2))
         return scores
@@ -331,10 +333,12 @@ def test_a_processor_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     [
         (("--provider", "cpu", "--precision", "bf16"), "expected fp32 with provider cpu, got bf16"),
         (("--provider", "openvino", "--precision", "fp16"), "expected fp32 or bf16 with provider openvino, got fp16"),
-        (("--server", "127.0.0.1:1", "--precision", "bf16"), "expected no --provider and no --precision"),
+        (("--server", "127.0.0.1:1", "--precision", "bf16"), "expected no --provider, --precision and --tile-mib"),
+        (("--server", "127.0.0.1:1", "--tile-mib", "9"), "expected no --provider, --precision and --tile-mib"),
+        (("--tile-mib", "0"), "greater than or equal to 1"),
         (("--provider", "gpu"), "'gpu' is not one of"),
     ],
-    ids=["no bf16", "no fp16", "server", "unknown"],
+    ids=["no bf16", "no fp16", "server", "tiles of a server", "no tile", "unknown"],
 )
 def test_a_wrong_backend_is_a_wrong_command_line(options: tuple[str, ...], message: str) -> None:
     """Options that contradict each other are exit status 2."""

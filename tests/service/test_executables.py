@@ -11,7 +11,7 @@ from service.engine.backend import REFERENCE, Backend
 from service.engine.executables import Executables, Threads
 from service.engine.onnx_runtime import OnnxRuntimeExecutable
 from service.engine.repository import ModelRepository
-from service.engine.session import Session
+from service.engine.session import RunSizes, Session
 from service.errors import ModelError
 
 DIGITS = ModelRepository(ROOT / "models").open("digits", "1")
@@ -25,12 +25,12 @@ def tile(side: int) -> np.ndarray:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record the number of threads of each file that is loaded."""
-    counts = list[int | None]()
+    counts = list[int]()
 
     class Executable(OnnxRuntimeExecutable):
-        def __init__(self, file: Path, backend: Backend, *, threads: int | None, engines: str = "") -> None:
+        def __init__(self, file: Path, backend: Backend, *, threads: int, engines: str = "") -> None:
             counts.append(threads)
             super().__init__(file, backend, threads=threads, engines=engines)
 
@@ -44,25 +44,23 @@ def session_of(count: int) -> Session:
     return Session(DIGITS, threads=Threads(count, single_bytes=SIDE**2 * of_pixel))
 
 
-def test_large_tiles_run_in_all_threads(loaded: list[int | None]) -> None:
-    """The file is loaded for all threads when the first large tile comes. The scores are those of all threads."""
+def test_files_are_loaded_when_they_are_needed(loaded: list[int]) -> None:
+    """The file is loaded for all threads when the first such run comes. The scores of both are the same."""
     session, plain = session_of(2), Session(DIGITS, threads=Threads(2))
     assert loaded == [1, 2]
-    for side, expected in ((SIDE, [1, 2]), (SIDE + 1, [1, 2, 2]), (SIDE, [1, 2, 2])):
-        assert np.array_equal(session.score([tile(side)]), plain.score([tile(side)]))
+    for single, expected in ((True, [1, 2]), (False, [1, 2, 2]), (True, [1, 2, 2])):
+        assert np.array_equal(session.score([tile(2 * SIDE)], single=single), plain.score([tile(2 * SIDE)]))
         assert loaded == expected
     session.shrink_arena()
 
 
 def test_small_tiles_run_beside_each_other() -> None:
-    """As many runs of small tiles go on as there are threads, and one run of a larger tile."""
-    sizes = session_of(3).run_sizes
-    assert sizes is not None
-    assert (sizes.pixels, sizes.concurrent, sizes.large_concurrent) == (SIDE**2, 3, 1)
+    """As many runs of small tiles go on as there are threads, each in one thread, and one run of a larger tile."""
+    assert session_of(3).run_sizes == RunSizes(SIDE**2, 3, 1, single=True)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_one_thread_needs_no_second_file(count: int, loaded: list[int | None]) -> None:
+def test_one_thread_needs_no_second_file(count: int, loaded: list[int]) -> None:
     """A network that computes in one thread is loaded once, as is one whose tiles all run in all threads."""
     session = session_of(1) if count == 1 else Session(DIGITS, threads=Threads(count))
     for side in (SIDE, 2 * SIDE):

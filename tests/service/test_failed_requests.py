@@ -35,7 +35,7 @@ def test_tiles_after_nan_scores_do_not_run(monkeypatch: pytest.MonkeyPatch) -> N
     ran: list[int] = []
     stopped = Event()
 
-    def score(_: Session, tiles: Sequence[np.ndarray], cancellation: Cancellation) -> Any:  # noqa: ANN401 (an array, or no return)
+    def score(_: Session, tiles: Sequence[np.ndarray], cancellation: Cancellation, **_single: bool) -> Any:  # noqa: ANN401 (an array, or no return)
         ran.append(len(tiles))
         if len(ran) == 1:
             return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)

@@ -147,7 +147,7 @@ def test_engines_depend_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     names = list[str]()
 
     class Executable(OnnxRuntimeExecutable):
-        def __init__(self, file: Path, _: Backend, *, threads: int | None, engines: str = "") -> None:
+        def __init__(self, file: Path, _: Backend, *, threads: int, engines: str = "") -> None:
             names.append(engines)
             super().__init__(file, REFERENCE, threads=threads)
 

@@ -1,6 +1,6 @@
-"""How many windows a batch has, and how many batches run at the same time, is measured once for each machine."""
+"""How many windows a batch has, and whether each run has a thread of its own, is measured once for each machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -12,11 +12,11 @@ from support.paths import ROOT
 from support.servers import running
 
 from fullconv import Client, Scorer
-from service import machine
 from service.engine import run_sizes as measurement
 from service.engine import timing
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
+from service.engine.executables import Threads
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.run_sizes import run_sizes
 from service.engine.session import RunSizes, Session
@@ -43,8 +43,11 @@ class Simulated(Session):
     """Seconds, and the number of windows that fit into the cache."""
     runs, clock = 0, Clock()
 
-    def score(self, tiles: Sequence[Any], _: Cancellation | None = None) -> NDArray[np.float32]:
+    def score(
+        self, tiles: Sequence[Any], _: Cancellation | None = None, *, single: bool = False
+    ) -> NDArray[np.float32]:
         """Advance the clock as the rule says."""
+        assert not single
         self.runs += 1
         beyond = max(0, len(tiles) - self.cached)
         self.clock.now += self.per_run + self.per_window * len(tiles) + self.beyond * beyond
@@ -52,21 +55,23 @@ class Simulated(Session):
 
 
 class Meeting(Session):
-    """A session whose runs end only when as many are going on as `barrier` has parties."""
+    """A session whose runs in one thread end only when as many are going on as `barrier` has parties."""
 
-    barrier = Barrier(1)
+    barrier = Barrier(4)
 
-    def score(self, tiles: Sequence[Any], _: Cancellation | None = None) -> NDArray[np.float32]:
+    def score(
+        self, tiles: Sequence[Any], _: Cancellation | None = None, *, single: bool = False
+    ) -> NDArray[np.float32]:
         """Wait for the other runs."""
-        self.barrier.wait(timeout=60)
+        if single:
+            self.barrier.wait(timeout=60)
         return np.zeros((len(tiles), 1, 1, 11), np.float32)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep measurements in a directory of the test, on a machine with one processor."""
+    """Keep measurements in a directory of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "cpus", lambda: 1)
 
 
 def digits() -> StoredModel:
@@ -74,7 +79,7 @@ def digits() -> StoredModel:
     return ModelRepository(MODELS).open("digits", "1")
 
 
-def measured(session: Session, monkeypatch: pytest.MonkeyPatch, threads: int = 4) -> RunSizes:
+def measured(session: Session, monkeypatch: pytest.MonkeyPatch, threads: int = 1) -> RunSizes:
     """Return the sizes for a session, by the clock that simulated sessions advance."""
     with monkeypatch.context() as patched:
         if isinstance(session, Simulated):
@@ -115,39 +120,72 @@ def test_large_batches_are_not_measured(limit: str, monkeypatch: pytest.MonkeyPa
     else:
         session.bytes_per_pixel = 200_000.0
     assert measured(session, monkeypatch) == RunSizes(WINDOW)
-    assert session.runs == 3
+    assert session.runs == 1 + 3
 
 
-@pytest.fixture
-def session_of_four(monkeypatch: pytest.MonkeyPatch) -> Meeting:
-    """Return a session of a machine with four processors, whose runs wait until four are going on."""
-    monkeypatch.setattr(machine, "cpus", lambda: 4)
-    monkeypatch.setattr(measurement, "CONCURRENT", (4,))
-    session = Meeting(digits())
-    vars(session).update(barrier=Barrier(4), fixed_batch=1)
-    return session
+def meeting(monkeypatch: pytest.MonkeyPatch, of_run: float, of_four: Mapping[int, float]) -> Meeting:
+    """Return a session, and let its measurements give the seconds of a run of eight windows in all threads.
+
+    `of_four` has the seconds of the runs of four threads, by the windows of each run.
+    """
+    first = {8: [of_run]}
+
+    def times(runs: Mapping[int, Callable[[], object]]) -> dict[int, list[float]]:
+        for run in runs.values():
+            run()
+        return first if runs.keys() == first.keys() else {count: [of_four[count]] for count in runs}
+
+    monkeypatch.setattr(measurement, "alternating_times", times)
+    monkeypatch.setattr(measurement, "BATCHES", (8,))
+    return Meeting(digits())
 
 
-@pytest.mark.parametrize(("seconds", "concurrent"), [(0.01, 4), (0.03, 4), (0.036, 1), (0.04, 1)])
-def test_concurrent_runs_need_a_gain(
-    seconds: float, concurrent: int, session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("of_four", "windows", "concurrent"),
+    [
+        ({1: 0.024, 8: 0.300}, 1, 4),
+        ({1: 0.024, 8: 0.185}, 8, 4),
+        ({1: 0.028, 8: 0.232}, 1, 4),
+        ({1: 0.030, 8: 0.240}, 8, 1),
+        ({1: 0.050, 8: 0.300}, 8, 1),
+    ],
+    ids=["faster", "equal to a larger batch", "large enough", "too small a gain", "slower"],
+)
+def test_runs_in_one_thread_need_a_gain(
+    of_four: Mapping[int, float], windows: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs that hardly disturb each other are concurrent; runs that wait for each other are not."""
-    monkeypatch.setattr(
-        measurement, "alternating_times", lambda runs: {each: [0.01 if each == 1 else seconds] for each in runs}
-    )
-    assert measured(session_of_four, monkeypatch).concurrent == concurrent
-    assert session_of_four.barrier.n_waiting == 0
+    """Runs in one thread each are chosen if they give more windows per second; a run has 4 × 4 runs to compare."""
+    session = meeting(monkeypatch, 0.016, of_four)
+    found = measured(session, monkeypatch, threads=4)
+    assert found == RunSizes(windows * WINDOW, concurrent, single=concurrent > 1)
+    assert session.barrier.n_waiting == 0
+    again = Meeting(digits())
+    assert measured(again, monkeypatch, threads=4) == found
 
 
-@pytest.mark.parametrize("change", [{"backend": Backend("openvino", "bf16")}, {"barrier": Barrier(1)}])
-def test_few_runs_are_measured_concurrently(
-    change: dict[str, Any], session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second run of OpenVINO would need a second compiled network, and in long runs processors hardly wait."""
-    monkeypatch.setattr(measurement, "alternating_times", lambda runs: {each: [0.03] for each in runs})
-    vars(session_of_four).update(change)
-    assert measured(session_of_four, monkeypatch).concurrent == 1
+@pytest.mark.parametrize("change", ["backend", "rate", "threads"])
+def test_few_runs_are_measured_in_one_thread(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO has no runs in one thread, in long runs threads hardly wait, and one thread waits for none."""
+    session = meeting(monkeypatch, 0.016, {})
+    if change == "backend":
+        session.backend = Backend("openvino", "bf16")
+    elif change == "rate":
+        session._rate = session._multiply_adds / 0.03  # noqa: SLF001 (as `warm` sets it)
+        monkeypatch.setattr(measurement, "MAX_RUN_SECONDS", 1.0)
+    found = measured(session, monkeypatch, threads=1 if change == "threads" else 4)
+    assert found == RunSizes(8 * WINDOW)
+
+
+def test_files_stay_loaded_for_runs_that_are_used() -> None:
+    """A session frees the file that was loaded to measure runs in one thread, unless they are faster."""
+    session = Session(digits(), threads=Threads(2))
+    size = session.weights_bytes
+    session.score([session.grey_window()], single=True)
+    assert session.weights_bytes == 2 * size
+    session.use_run_sizes(RunSizes(WINDOW))
+    assert session.weights_bytes == size
+    session.use_run_sizes(RunSizes(WINDOW, 2, single=True))
+    assert session.weights_bytes == 2 * size
 
 
 def test_gpus_are_not_measured() -> None:
@@ -167,6 +205,7 @@ def test_a_failure_is_no_measurement(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_measurements_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second session reads what the first has measured; another number of threads is another measurement."""
+    monkeypatch.setattr(measurement, "_may_run_in_one_thread", lambda *_: False)
     first, second, third = simulated(), simulated(), simulated()
     assert measured(second, monkeypatch) == measured(first, monkeypatch)
     assert [bool(each.runs) for each in (first, second)] == [False, True]

@@ -37,6 +37,7 @@ class ControlledSession(Session):
 
     def __init__(self) -> None:
         self.ran: list[list[int]] = []
+        self.single: list[bool] = []
         self.terminated: list[bool] = []
         self.running, self.proceed = Event(), Event()
         self.proceed.set()
@@ -48,10 +49,13 @@ class ControlledSession(Session):
     def observe(self, multiply_adds: float, seconds: float) -> None:
         """Keep the rate."""
 
-    def score(self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
+    def score(
+        self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None, *, single: bool = False
+    ) -> NDArray[np.float32]:
         """Return the first pixel of each tile; raises an error if the run is terminated."""
         assert cancellation is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
+        self.single.append(single)
         self.running.set()
         while not self.proceed.wait(0.001):
             if cancellation.cancelled:
@@ -233,6 +237,26 @@ def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
         assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9], [9]]
 
 
+@pytest.mark.parametrize("sizes", [RunSizes(16, 2, single=True), RunSizes(16, 2)], ids=["single", "shared"])
+def test_batches_beside_others_run_in_one_thread(sizes: RunSizes) -> None:
+    """A batch that is alone computes in all threads. Others do so only if that was not measured to be slower."""
+    session = ControlledSession()
+    session.run_sizes = sizes
+    with scheduled(slots=None, max_tiles=1) as scheduler:
+        assert scores_of(Flow(scheduler).submit(session, tiles(1), SECOND)) == [1]
+        session.proceed.clear()
+        first = Flow(scheduler).submit(session, tiles(2), SECOND)
+        wait_until(lambda: len(session.ran) == 2)
+        second = Flow(scheduler).submit(session, tiles(3), SECOND)
+        wait_until(lambda: len(session.ran) == 3)
+        session.proceed.set()
+        assert (scores_of(first), scores_of(second)) == ([2], [3])
+        assert scores_of(Flow(scheduler).submit(session, tiles(4), SECOND)) == [4]
+        assert scores_of(Flow(scheduler).submit(session, tiles(5, 6, side=8), SECOND)) == [5, 6]
+        assert scores_of(Flow(scheduler, large=True).submit(session, tiles(7, 8), SECOND)) == [7, 8]
+    assert session.single == [False, False, sizes.single] + [False] * 5
+
+
 def test_further_batches_wait_for_a_thread() -> None:
     """A scheduler runs at most 1 + `concurrent` batches at the same time, whatever their session allows."""
     session = ControlledSession()
@@ -402,9 +426,11 @@ def test_models_that_give_too_few_scores_end_no_slot() -> None:
     """A session that returns too few scores is an error of the request, and the next request is answered."""
 
     class ShortSession(ControlledSession):
-        def score(self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
+        def score(
+            self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None, *, single: bool = False
+        ) -> NDArray[np.float32]:
             """Return no scores."""
-            return super().score(tiles, cancellation)[:0]
+            return super().score(tiles, cancellation, single=single)[:0]
 
     with scheduled() as scheduler:
         with pytest.raises(ModelError, match="scores of 1 tiles, got 0"):
