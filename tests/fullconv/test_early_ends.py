@@ -40,6 +40,8 @@ class Hasty(scoring_pb2_grpc.ScoringServicer):
         yield scoring_pb2.ScoreLargeResponse(start=described("m", raw.height, raw.width, rows=2))
         rows = scoring_pb2.GridRows(first=0, count=1, scores=np.zeros(1, "<f4").tobytes())
         yield scoring_pb2.ScoreLargeResponse(rows=rows)
+        if self.reads_all:
+            list(requests)
 
 
 def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
@@ -107,7 +109,7 @@ def test_grids_that_end_early_are_an_error() -> None:
             async for _ in run.bands():
                 pass
 
-    with serving(Hasty(iter(()), reads_all=False)) as address:
+    with serving(Hasty(iter(()), reads_all=True)) as address:
         with Client(address) as client, client.score_large(IMAGES[0][1], model="m", grid=True) as run:
             rows = run.bands()
             assert next(rows)[0] == 0
