@@ -25,8 +25,6 @@ GPU_PROVIDERS = {"cuda", "tensorrt"}
 """The providers that run on a GPU."""
 TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"trt_fp16_enable": "1"}}
 """TensorRT's options for each precision."""
-
-
 SPIN = ("session.intra_op.spin_duration_us", "30")
 """How long a thread that has no work checks for more before it sleeps, in microseconds: long enough for the next layer,
 for which a thread that sleeps comes late, and no longer, because others need the processor. ONNX Runtime's default is

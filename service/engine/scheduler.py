@@ -137,7 +137,7 @@ class _Batch:
     max_running: int
     """Largest number of batches, of large images or of others as this one, that run at the same time as this one."""
     single: bool
-    """Whether the run computes in one thread."""
+    """Whether the run computes in one thread, as up to `max_running` runs at the same time do."""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
@@ -297,7 +297,8 @@ class Scheduler:
         A batch that is alone computes in all threads, so that its request is answered as early as possible.
         """
         sizes, others = first.session.run_sizes, (*self._running, *self._waiting)
-        return bool(others) and sizes is not None and sizes.single and self._max_running(first) > 1
+        may = self._slots is None and sizes is not None and sizes.single
+        return may and bool(others) and self._max_running(first) > 1
 
     def _delay(self, submission: _Submission) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
@@ -352,7 +353,8 @@ class Scheduler:
         try:
             scores = batch.scores()
             seconds = time.monotonic() - started
-            batch.session.observe(batch.multiply_adds, seconds)
+            runs = batch.max_running if batch.single else 1  # that share the processors meanwhile
+            batch.session.observe(runs * batch.multiply_adds, seconds)
             self._observe(batch.session, sum(map(len, scores)), seconds)
         except Exception as error:  # every error belongs to the requests of the batch
             self._fail(batch, error)

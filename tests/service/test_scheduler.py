@@ -38,6 +38,7 @@ class ControlledSession(Session):
     def __init__(self) -> None:
         self.ran: list[list[int]] = []
         self.single: list[bool] = []
+        self.observed: list[float] = []
         self.terminated: list[bool] = []
         self.running, self.proceed = Event(), Event()
         self.proceed.set()
@@ -48,6 +49,8 @@ class ControlledSession(Session):
 
     def observe(self, multiply_adds: float, seconds: float) -> None:
         """Keep the rate."""
+        assert seconds >= 0
+        self.observed.append(multiply_adds)
 
     def score(
         self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None, *, single: bool = False
@@ -255,6 +258,16 @@ def test_batches_beside_others_run_in_one_thread(sizes: RunSizes) -> None:
         assert scores_of(Flow(scheduler).submit(session, tiles(5, 6, side=8), SECOND)) == [5, 6]
         assert scores_of(Flow(scheduler, large=True).submit(session, tiles(7, 8), SECOND)) == [7, 8]
     assert session.single == [False, False, sizes.single] + [False] * 5
+    assert sorted(session.observed) == [SECOND] * 7 + [2 * SECOND if sizes.single else SECOND]
+
+
+def test_a_number_of_slots_rules_out_runs_in_one_thread() -> None:
+    """With a number of slots, fewer batches may run than there are threads: each computes in all threads."""
+    session = ControlledSession()
+    session.run_sizes = RunSizes(16, 4, single=True)
+    with scheduled(slots=3, max_tiles=1) as scheduler:
+        assert scores_of(Flow(scheduler).submit(session, tiles(1, 2, 3, 4), SECOND)) == [1, 2, 3, 4]
+    assert not any(session.single)
 
 
 def test_further_batches_wait_for_a_thread() -> None:
