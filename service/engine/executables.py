@@ -51,10 +51,10 @@ class Executables:
                 self._loaded[single] = self._load(1 if single else self._threads.count)
             return self._loaded[single]
 
-    def forget(self, *, single: bool) -> None:
-        """Free the file as loaded for runs in one thread, or in all."""
+    def forget_single(self) -> None:
+        """Free the file as loaded for runs in one thread."""
         with self._loading:
-            self._loaded.pop(single, None)
+            self._loaded.pop(True, None)
 
     def loaded(self) -> list[Executable]:
         """Return what was loaded so far."""

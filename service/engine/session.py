@@ -126,7 +126,7 @@ class Session:
         if sizes is not None and sizes.single:
             self._executables.get(single=True)
         else:
-            self._executables.forget(single=True)
+            self._executables.forget_single()
 
     def warm(self) -> None:
         """Score a grey window to test the session and to measure its rate; raises ModelError if that fails."""

@@ -10,6 +10,9 @@ from pyarrow import parquet
 from support.jobs import OUT, batch, last_line, make_images, rows
 from support.pictures import noise, png
 
+from service.batch.engines import local_limits
+from service.batch.listing import list_listed
+
 
 def paths() -> list[str]:
     return [row["path"] for row in rows()]
@@ -261,6 +264,17 @@ def test_grids_of_added_images_exclude_no_other(names: list[str], images: Path) 
     assert all((OUT / row["grid"]).is_file() for row in rows())
     assert len({row["grid"] for row in rows()}) == 2
     assert batch(folder, "--grids", "npz").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "is_remote"), [("S3://bucket/a.png", True), ("memory://a.png", True), ("a://b.png", False), ("x", False)]
+)
+def test_stores_have_more_threads(path: str, is_remote: bool) -> None:  # noqa: FBT001 (a parameter)
+    """A job whose images are in a store reads more of them at the same time, since each takes longer to come."""
+    Path("list.txt").write_text(f"here.png\n{path}\n")
+    assert list_listed(Path("list.txt")).has_urls == is_remote
+    limits = local_limits(2, remote=is_remote)
+    assert limits.threads == (8 if is_remote else 4)
 
 
 def test_urls_of_a_list_that_cannot_be_opened_have_rows(images: Path) -> None:

@@ -154,7 +154,7 @@ def meeting(monkeypatch: pytest.MonkeyPatch, of_run: float, of_four: Mapping[int
 def test_runs_in_one_thread_need_a_gain(
     of_four: Mapping[int, float], windows: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs in one thread each are chosen if they give more windows per second; a run has 4 × 4 runs to compare."""
+    """Runs in one thread each are chosen if they give more windows per second, of which four threads do four each."""
     session = meeting(monkeypatch, 0.016, of_four)
     found = measured(session, monkeypatch, threads=4)
     assert found == RunSizes(windows * WINDOW, concurrent, single=concurrent > 1)
