@@ -269,10 +269,10 @@ def test_grids_of_added_images_exclude_no_other(names: list[str], images: Path) 
 @pytest.mark.parametrize(
     ("path", "is_remote"), [("S3://bucket/a.png", True), ("memory://a.png", True), ("a://b.png", False), ("x", False)]
 )
-def test_stores_have_more_threads(path: str, is_remote: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_stores_have_more_threads(path: str, is_remote: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a parameter)
     """A job whose images are in a store reads more of them at the same time, since each takes longer to come."""
-    Path("list.txt").write_text(f"here.png\n{path}\n")
-    assert list_listed(Path("list.txt")).has_urls == is_remote
+    (tmp_path / "list.txt").write_text(f"here.png\n{path}\n")
+    assert list_listed(tmp_path / "list.txt").has_urls == is_remote
     limits = local_limits(2, remote=is_remote)
     assert limits.threads == (8 if is_remote else 4)
 
