@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sides", type=int, nargs="+", help="sides of images in pixels (default: those of the run)")
     parser.add_argument("--divisors", type=int, nargs="+", help="parts of the native stride: 1, 2, 4 (default: all)")
     parser.add_argument("--only", default="", help="measure only contenders whose names have this text")
-    parser.add_argument("--rounds", type=int, help="measurements of each contender (default: 3; with --full 5)")
+    parser.add_argument("--rounds", type=int, help="measurements of each contender (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("build/bench-results"), help="folder (default: %(default)s)")
     parser.add_argument("--docs", type=Path, help="page into which the tables are pasted; the plot is put beside it")
     parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")

@@ -39,8 +39,6 @@ class Scope:
     """How much a run measures."""
 
     cases: tuple[Case, ...]
-    rounds: int
-    """Number of measurements of each contender."""
     is_full: bool
     """Whether the larger samples of windows are timed, and all of this project's contenders are measured.
 
@@ -49,6 +47,8 @@ class Scope:
     """
     seconds: float
     """Predicted seconds of one run up to which a contender scores the whole image; otherwise, only its middle."""
+    rounds: int = 3
+    """Number of measurements of each contender."""
     only: str = ""
     """Text in the names of the contenders that are measured, besides ONNX Runtime."""
 
@@ -86,7 +86,6 @@ QUICK = Scope(
         Case("vgg16", 1024),
         Case("vgg16", 2048, brief=True),
     ),
-    rounds=3,
     is_full=False,
     seconds=4,
 )
@@ -98,7 +97,6 @@ FULL = Scope(
         for divisor in DIVISORS
         for side in (*SIDES[:2], *((2048,) if (network, divisor) == ("vgg16", 1) else ()), SIDES[2])
     ),
-    rounds=5,
     is_full=True,
     seconds=20,
 )

@@ -6,7 +6,7 @@ from service import machine
 from service.engine.registry import Registry
 from service.rpc.calls import Calls
 
-TRIM_SECONDS = 10.0
+TRIM_SECONDS = 60.0
 """Seconds between two rounds."""
 BUSY_BYTES = 64 << 20
 """Bytes of messages since the last round that make a server busy."""
