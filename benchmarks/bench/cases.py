@@ -98,6 +98,6 @@ FULL = Scope(
         for side in (*SIDES[:2], *((2048,) if (network, divisor) == ("vgg16", 1) else ()), SIDES[2])
     ),
     is_full=True,
-    seconds=20,
+    seconds=10,
 )
 """Some hours on two cores."""

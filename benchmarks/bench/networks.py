@@ -194,10 +194,10 @@ NETWORKS = {
         arch=str(DIGITS / "digits.toml"),
         photographic=False,
     ),
-    "vgg16": Recipe("VGG-16", _random_vgg16, _torchvision("vgg16"), Sample(2, 4, 1), Sample(4, 8, 2), arch="vgg16"),
-    "resnet50": Recipe("ResNet-50", _random_resnet50, _torchvision("resnet50"), Sample(4, 4, 1), Sample(4, 8, 4)),
+    "vgg16": Recipe("VGG-16", _random_vgg16, _torchvision("vgg16"), Sample(2, 4, 1), Sample(4, 8, 1), arch="vgg16"),
+    "resnet50": Recipe("ResNet-50", _random_resnet50, _torchvision("resnet50"), Sample(4, 4, 1), Sample(4, 8, 2)),
     "efficientnet-lite0": Recipe(
-        "EfficientNet-Lite0", lambda _: REAL["efficientnet"](), _lite0, Sample(4, 4, 2), Sample(4, 8, 8)
+        "EfficientNet-Lite0", lambda _: REAL["efficientnet"](), _lite0, Sample(4, 4, 2), Sample(4, 8, 4)
     ),
 }
 """The networks, by the name of their model."""
