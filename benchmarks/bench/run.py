@@ -1,5 +1,6 @@
 """The course of a run: networks one after the other, and for each of them its strides and its images."""
 
+import gc
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -75,10 +76,12 @@ class Bench:
         run = CaseRun(case, _lattice(case), not network.spec.parity[0].exact, own)
         self.runs.append(run)
         _say(f"{network.recipe.title}, {case.side}², stride {case.stride}: {run.lattice.windows:,} windows")
+        gc.freeze()  # the collection before each measurement then does not visit every object of the libraries
         runner = Runner(run, picture(network, case.side, self.folder), self.scope)
         runner.compare()
         for number in range(self.scope.rounds):
             runner.measure(number)
+        gc.unfreeze()
         for entry in own:
             _say(f"  {entry.name:50} {_outcome(entry, run)}")
         return run
