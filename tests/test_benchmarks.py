@@ -1,12 +1,13 @@
 """The comparison of `make bench`: the windows that stand for an image, the contenders' windows, and the tables."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bench.cases import QUICK, Case, Scope
+from bench.cases import FULL, QUICK, Case, Scope
 from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
@@ -240,3 +241,15 @@ def test_scores_are_compared_window_by_window() -> None:
     expected = np.array([[[1.0, 0.0], [0.0, -4.0]]], np.float32)
     got = np.array([[[1.0, 0.5], [-1.0, 0.0]]], np.float32)
     assert compare([got], [expected]) == (1.0, 0.5)
+
+
+def test_plot_has_contenders_of_quick_run(tmp_path: Path) -> None:
+    """The plot of a full run leaves out what only a full run measures, unless the user chose the contenders."""
+    plotted = Bench(FULL, tmp_path).plotted
+    assert {BASELINE.name, "fullconv dense, auto", "fullconv dense, auto, gRPC"} < plotted
+    assert "fullconv dense, openvino bf16" not in plotted
+    assert Bench(replace(FULL, only="dense, openvino"), tmp_path).plotted == {
+        BASELINE.name,
+        "fullconv dense, openvino fp32",
+        "fullconv dense, openvino bf16",
+    }

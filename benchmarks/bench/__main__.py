@@ -115,10 +115,10 @@ def _write(bench: Bench, about: dict[str, Any], options: argparse.Namespace) -> 
         options.out.mkdir(parents=True, exist_ok=True)
         report.write_json(options.out / RESULTS, report.document(bench.runs, about))
         report.write_text(options.out / "table.md", f"{tables}\n")
-        plot.draw(bench.runs, options.out / "plot.png")
+        plot.draw(bench.runs, options.out / "plot.png", bench.plotted)
         if options.docs:
             picture = options.docs.with_suffix(".png")
-            plot.draw(bench.runs, picture)
+            plot.draw(bench.runs, picture, bench.plotted)
             page = report.paste(options.docs.read_text("utf-8"), f"![{PLOT}]({picture.name})\n\n{tables}")
             report.write_text(options.docs, page)
     except (OSError, OutputError, ValueError) as error:

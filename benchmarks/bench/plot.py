@@ -1,6 +1,6 @@
 """The plot of a run: the time of an image against its side, on logarithmic axes, a line for each contender."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,13 +22,17 @@ REMOTE = ", gRPC"
 """End of the names of contenders over gRPC: their lines are dotted, in the colour of the same contender in-process."""
 
 
-def draw(runs: Sequence[CaseRun], path: Path) -> None:
-    """Write the plot of the native strides as PNG; nothing is written if nothing was measured. Raises OutputError."""
+def draw(runs: Sequence[CaseRun], path: Path, plotted: Collection[str]) -> None:
+    """Write the plot of the native strides as PNG, with lines for the contenders whose names are in `plotted`.
+
+    Nothing is written if none of them was measured. Raises OutputError.
+    """
     native = [run for run in runs if run.case.divisor == 1 and any(entry.seconds for entry in run.entries)]
     networks = [name for name in NETWORKS if any(run.case.network == name for run in native)]
     if not networks:
         return
-    names = list(dict.fromkeys(entry.name for run in native for entry in run.entries if entry.seconds))
+    measured = dict.fromkeys(entry.name for run in native for entry in run.entries if entry.seconds)
+    names = [name for name in measured if name in plotted]
     columns = min(2, len(networks))
     lines = -(-len(networks) // columns)
     legend = 0.2 * -(-len(names) // columns)

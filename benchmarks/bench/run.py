@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bench import ours, pytorch
-from bench.cases import Case, Scope
+from bench.cases import QUICK, Case, Scope
 from bench.contenders import BASELINE, Contender, Setup
 from bench.measure import CaseRun, Entry, Runner, prepare
 from bench.networks import NETWORKS, Network, make, picture
@@ -35,6 +35,12 @@ class Bench:
     def has_results(self) -> bool:
         """Whether a contender was timed."""
         return any(entry.seconds for run in self.runs for entry in run.entries)
+
+    @property
+    def plotted(self) -> set[str]:
+        """Names of the contenders in the plot: those of a quick run, since all would hide each other."""
+        shown = self.scope if self.scope.only else QUICK
+        return {each.name for each in CONTENDERS for case in shown.cases if shown.includes(case, each)}
 
     def measure(self) -> Iterator[CaseRun]:
         """Measure; yields each case when it is finished."""
