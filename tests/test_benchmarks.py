@@ -7,20 +7,28 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bench.cases import FULL, QUICK, Case, Scope
+from bench.cases import FULL, GROUPS, MAIN_PAIRS, QUICK, Case, Scope
 from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
 from bench.numbers import ratios
-from bench.ours import REFERENCE, InProcess
+from bench.ours import REFERENCE, InProcess, OverGrpc
 from bench.pytorch import TorchCrops
-from bench.report import BEGIN, END, document, paste, read, read_json, row, write_json
-from bench.run import Bench
+from bench.report import BEGIN, END, document, markdown, paste, read, read_json, row, write_json
+from bench.run import CONTENDERS, Bench
 from bench.summary import summary
 from bench.windows import Lattice, Part, Sample, batches, centred, scaled, windows_of
 from numpy.testing import assert_allclose
 
 LATTICE = Lattice(side=100, window=30, stride=7)
+ABOUT = {
+    "machine": {"cpu": "CPU", "cpus": 2, "memory_gib": 4, "flags": ["avx2"], "gpu": "none"},
+    "versions": {"fullconv": "0.1.0"},
+    "scope": "quick",
+    "rounds": 3,
+    "date": "2026-11-30",
+    "seconds": 1.0,
+}
 
 
 def test_lattice_counts_windows() -> None:
@@ -253,3 +261,27 @@ def test_plot_has_contenders_of_quick_run(tmp_path: Path) -> None:
         "fullconv dense, openvino fp32",
         "fullconv dense, openvino bf16",
     }
+
+
+def test_full_run_measures_each_contender_once() -> None:
+    """Each contender is in one of the two groups of a case, and ONNX Runtime in both."""
+    assert FULL.cases
+    for case in FULL.cases:
+        groups = [replace(case, group=group) for group in GROUPS]
+        for contender in CONTENDERS:
+            included = sum(FULL.includes(each, contender) for each in groups)
+            is_rare = isinstance(contender, OverGrpc) and contender.pair not in MAIN_PAIRS
+            assert included == (2 if contender is BASELINE else 0 if is_rare else 1), contender.name
+
+
+def test_groups_share_a_table() -> None:
+    """The table of an image has the contenders of all groups, each compared with the times of its own group."""
+    main, further = a_run(), a_run()
+    further.case, further.entries[1].name = replace(further.case, group="further"), "fullconv dense, openvino fp32"
+    further.entries[0].seconds, further.entries[2:] = [5.0, 6.0, 7.0], []
+    *_, first, second, third, fourth = markdown([main, further], ABOUT).splitlines()
+    assert [line.split(" | ")[0] for line in (first, second, third, fourth)] == [
+        "| ONNX Runtime, crops", "| fullconv dense, cpu fp32", "| MONAI", "| fullconv dense, openvino fp32"
+    ]  # fmt: skip
+    assert "| 11 (10 to 12) |" in second
+    assert "| 6 (5 to 7) |" in fourth

@@ -41,12 +41,13 @@ def main() -> None:
         "scope": "full" if options.full else "quick",
         "rounds": scope.rounds,
         "only": scope.only,
+        "tile_mib": scope.tile_mib,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "versions": versions(),
     }
     earlier, seconds = _interrupted(options.out / RESULTS, about)
-    earlier = [run for run in earlier if run.case.place in {case.place for case in scope.cases}]
+    earlier = [run for run in earlier if run.case in scope.cases]
     if earlier:
         done = f"{len(earlier)} of {len(scope.cases)} cases are measured"
         print(f"continuing {options.out / RESULTS}: {done}; remove it to begin again", flush=True)

@@ -78,9 +78,10 @@ class InProcess(Ours):
 
     def prepare(self, setup: Setup) -> Prepared:
         """Open the repository."""
-        models, pair = setup.network.models, self.pair
+        models, pair, mib = setup.network.models, self.pair, setup.tile_mib
         scorer = setup.open(
-            ("in-process", pair), lambda: Scorer(models, provider=pair.provider, precision=pair.precision)
+            ("in-process", pair),
+            lambda: Scorer(models, provider=pair.provider, precision=pair.precision, tile_mib=mib),
         )
         return prepared(scorer, setup, self.mode, self.pair)
 
@@ -96,6 +97,8 @@ class OverGrpc(Ours):
     def prepare(self, setup: Setup) -> Prepared:
         """Start the server, and connect to it."""
         flags = ["--provider", self.pair.provider, "--precision", self.pair.precision]
+        if setup.tile_mib is not None:
+            flags += ["--tile-mib", str(setup.tile_mib)]
         server = setup.open(("server", self.pair), lambda: served(setup.network.models, *flags))
         client = setup.open(("client", self.pair), lambda: Client(server.address))
         return prepared(client, setup, self.mode, self.pair)

@@ -56,11 +56,11 @@ def _panel(panel: Axes, network: str, runs: Sequence[CaseRun], names: Sequence[s
     for name in names:
         index = colours.index(name.removesuffix(REMOTE))
         entries = [(run.lattice.side, entry) for run in runs for entry in run.entries if entry.name == name]
-        points = sorted((side, median(entry.seconds)) for side, entry in entries if entry.seconds)
+        points = {side: median(entry.seconds) for side, entry in entries if entry.seconds}  # ONNX Runtime has several
         if points:
             ours = name.startswith(OURS)
             (drawn[name],) = panel.plot(
-                *zip(*points, strict=True),
+                *zip(*sorted(points.items()), strict=True),
                 color=COLOURS[index % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=5,

@@ -37,6 +37,7 @@ def _case_document(run: CaseRun) -> dict[str, Any]:
         "network": run.case.network,
         "side": lattice.side,
         "stride": lattice.stride,
+        "group": run.case.group,
         "window": lattice.window,
         "windows": lattice.windows,
         "is_padded": run.is_padded,
@@ -83,7 +84,9 @@ def _read_case(case: dict[str, Any]) -> CaseRun:
         for known in case["contenders"]
     ]
     divisor = NETWORKS[network].stride // stride
-    return CaseRun(Case(network, side, divisor), Lattice(side, case["window"], stride), case["is_padded"], entries)
+    return CaseRun(
+        Case(network, side, divisor, case["group"]), Lattice(side, case["window"], stride), case["is_padded"], entries
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,10 +102,11 @@ def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
     """Return the results as Markdown: the machine, and a table for each image."""
     lines = ["### Summary", "", *summary(runs), "", "### Machine", ""]
     lines += [*(textwrap.fill(line, 118, subsequent_indent="  ") for line in _about(about)), ""]
-    for network, own in groupby(runs, key=lambda run: run.case.network):
+    for network, of_network in groupby(runs, key=lambda run: run.case.network):
         lines += [f"### {NETWORKS[network].title}", ""]
-        for run in own:
-            lines += [_title(run), "", HEADER, *(row(entry, run) for entry in run.entries), ""]
+        own = list(of_network)
+        for lattice in dict.fromkeys(run.lattice for run in own):
+            lines += [_title(lattice), "", HEADER, *_rows([run for run in own if run.lattice == lattice]), ""]
     return "\n".join(lines)
 
 
@@ -114,12 +118,17 @@ def _about(about: dict[str, Any]) -> Iterator[str]:
     yield f"- Run: {about['scope']}, {about['rounds']} rounds, {about['date']}, {about['seconds']:.0f} seconds"
 
 
-def _title(run: CaseRun) -> str:
-    lattice = run.lattice
+def _title(lattice: Lattice) -> str:
     return (
         f"**{lattice.side}×{lattice.side} pixels, stride {lattice.stride}**: {lattice.windows:,} windows of "
         f"{lattice.window} pixels"
     )
+
+
+def _rows(runs: Sequence[CaseRun]) -> Iterator[str]:
+    """Yield the lines of all contenders of an image; ONNX Runtime, which each group has measured, is in the first."""
+    for index, run in enumerate(runs):
+        yield from (row(entry, run) for entry in run.entries if index == 0 or entry.name != BASELINE.name)
 
 
 def row(entry: Entry, run: CaseRun) -> str:

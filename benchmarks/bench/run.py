@@ -1,4 +1,4 @@
-"""The course of a run: networks one after the other, and for each of them its strides and its images."""
+"""The course of a run: one network after the other, and for each its strides, groups of contenders, and images."""
 
 import gc
 import statistics
@@ -44,8 +44,8 @@ class Bench:
 
     def measure(self) -> Iterator[CaseRun]:
         """Measure; yields each case when it is finished."""
-        done = {run.case.place for run in self.runs}
-        missing = [case for case in self.scope.cases if case.place not in done]
+        done = {run.case for run in self.runs}
+        missing = [case for case in self.scope.cases if case not in done and self._compares(case)]
         for name, cases in groupby(missing, key=lambda case: case.network):
             _say(f"{NETWORKS[name].title}: converting")
             own = list(cases)
@@ -58,6 +58,10 @@ class Bench:
             else:
                 yield from self._measure_network(network, own)
 
+    def _compares(self, case: Case) -> bool:
+        """Return whether contenders are measured in a case, besides the one with which they are compared."""
+        return any(self.scope.includes(case, each) for each in CONTENDERS if each is not BASELINE)
+
     def _leave_out(self, cases: Sequence[Case], problem: str) -> Iterator[CaseRun]:
         """Record that a network is not measured."""
         for case in cases:
@@ -67,12 +71,13 @@ class Bench:
             yield run
 
     def _measure_network(self, network: Network, cases: Sequence[Case]) -> Iterator[CaseRun]:
-        for stride, of_stride in groupby(cases, key=lambda case: case.stride):
-            own = list(of_stride)
+        for (stride, _), together in groupby(cases, key=lambda case: (case.stride, case.group)):
+            own = list(together)
             contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in own)]
             with ExitStack() as stack:
                 _say(f"{network.recipe.title}, stride {stride}: loading {len(contenders)} contenders")
-                entries = prepare(contenders, Setup(network, stride, self.scope.sample(network.name), stack))
+                setup = Setup(network, stride, self.scope.sample(network.name), stack, self.scope.tile_mib)
+                entries = prepare(contenders, setup)
                 for case in own:
                     names = {each.name for each in contenders if self.scope.includes(case, each)}
                     yield self._measure_case(network, case, [entry for entry in entries if entry.name in names])
