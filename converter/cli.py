@@ -154,7 +154,7 @@ CropsOnly = Annotated[
     bool,
     typer.Option(
         "--crops-only",
-        help="Do not rewrite the network, and score images window by window. For networks that cannot slide "
+        help="Do not rewrite the network; images are then scored window by window. For networks that cannot slide "
         "(attention, squeeze-and-excite).",
     ),
 ]

@@ -68,6 +68,9 @@ class Tuning:
     """Seconds that one tile may run, as measured, unless more than half of it would be halo. None: no limit."""
     strip_bytes: int = 128 * MIB
     """Bytes of one strip of the image, and bytes of the scores of the rows of the grid that it gives."""
+    prefetch: int = 2
+    """Batches of one image that are submitted before the first result is taken, if their scores fit into `strip_bytes`;
+    at least two: while one batch runs, the next one is cut from the image and the previous one is reduced."""
 
     @classmethod
     def of_memory(cls, share: float) -> "Tuning":

@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     )
     tokens: NonemptyPath | None = Field(
         None,
-        description="File with a line 'NAME SHA256' for each token. If set, each call needs a token. The file is read "
-        "again when it changes.",
+        description="File with a line 'NAME SHA256' for each token. If set, each call except health checks and "
+        "reflection needs a token. The file is read again when it changes.",
     )
     max_age: float = Field(
         300.0,

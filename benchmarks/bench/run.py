@@ -16,6 +16,7 @@ from bench.networks import NETWORKS, Network, make, picture
 from bench.numbers import digits, ratios
 from bench.served_crops import LitServeCrops
 from bench.windows import Lattice
+from service.machine import trim_heap
 
 CONTENDERS: tuple[Contender, ...] = (BASELINE, *ours.CONTENDERS, *pytorch.CONTENDERS, LitServeCrops())
 """All contenders; the first is the one with which the others are compared."""
@@ -72,15 +73,18 @@ class Bench:
 
     def _measure_network(self, network: Network, cases: Sequence[Case]) -> Iterator[CaseRun]:
         for (stride, _), together in groupby(cases, key=lambda case: (case.stride, case.group)):
-            own = list(together)
-            contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in own)]
-            with ExitStack() as stack:
-                _say(f"{network.recipe.title}, stride {stride}: loading {len(contenders)} contenders")
-                setup = Setup(network, stride, self.scope.sample(network.name), stack, self.scope.tile_mib)
-                entries = prepare(contenders, setup)
-                for case in own:
-                    names = {each.name for each in contenders if self.scope.includes(case, each)}
-                    yield self._measure_case(network, case, [entry for entry in entries if entry.name in names])
+            yield from self._measure_group(network, stride, list(together))
+            trim_heap()  # the contenders of the next group need the memory
+
+    def _measure_group(self, network: Network, stride: int, cases: Sequence[Case]) -> Iterator[CaseRun]:
+        contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in cases)]
+        with ExitStack() as stack:
+            _say(f"{network.recipe.title}, stride {stride}: loading {len(contenders)} contenders")
+            setup = Setup(network, stride, self.scope.sample(network.name), stack, self.scope.tile_mib)
+            entries = prepare(contenders, setup)
+            for case in cases:
+                names = {each.name for each in contenders if self.scope.includes(case, each)}
+                yield self._measure_case(network, case, [entry for entry in entries if entry.name in names])
 
     def _measure_case(self, network: Network, case: Case, entries: Sequence[Entry]) -> CaseRun:
         own = [replace(entry, seconds=[]) for entry in entries]
@@ -92,6 +96,8 @@ class Bench:
         runner.compare()
         for number in range(self.scope.rounds):
             runner.measure(number)
+        for entry in own:
+            entry.prepared = None  # the results of the run do not keep networks in memory
         gc.unfreeze()
         for entry in own:
             _say(f"  {entry.name:50} {_outcome(entry, run)}")

@@ -119,7 +119,7 @@ class ScoringLine:
         typer.Option(
             metavar="N",
             min=1,
-            max=1_000_000,
+            max=10_000,
             help="The page of a multi-page file, counted from 1. Default: the first page of full resolution.",
         ),
     ] = None

@@ -62,11 +62,12 @@ def local_transport(
     count = cpus if cpus is not None and cpus < machine.cpus() else machine.cores()
     threads = Threads(count, single_bytes=SINGLE_SHARE * machine.memory_bytes() / count)
     scheduler = Scheduler(concurrent=count, batching=BATCHING)
+    tuning = Tuning(tile_bytes=tile_mib * MIB, prefetch=max(Tuning.prefetch, count))
     return LocalTransport(
         models,
         provider=backend.provider,
         precision=backend.precision,
-        shared=SharedCompute(scheduler, Tuning(tile_bytes=tile_mib * MIB), threads),
+        shared=SharedCompute(scheduler, tuning, threads),
     )
 
 

@@ -86,8 +86,8 @@ class Job:
         return stop - start
 
 
-def read_finished(store: Store, number: int, columns: list[str]) -> pa.Table:
-    """Return columns of the rows of a finished part; raises OutputError."""
+def read_finished(store: Store, number: int, columns: list[str] | None = None) -> pa.Table:
+    """Return columns of the rows of a finished part, by default all; raises OutputError."""
     name = f"{RESULTS}/{part_file(number)}"
     try:
         return parquet.read_table(pa.BufferReader(store.read(name) or b""), columns=columns)

@@ -161,7 +161,7 @@ class _Held:
 
     def release(self) -> None:
         """Remove the lease, unless another run has taken it over. A lease that cannot be removed expires."""
-        with suppress(OutputError):
+        with suppress(OutputError, StoppedError):  # a job that has stopped does not try again
             if self._is_own():
                 self.store.remove(self.place)
 

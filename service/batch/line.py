@@ -40,7 +40,7 @@ class JobLine(GridLine):
             "-o",
             "--out",
             metavar="OUT",
-            help="Folder or URL of a bucket for the results. The same command continues a job that was ended there.",
+            help="Folder or URL of a bucket for the results. The same command continues an interrupted job.",
         ),
     ] = ""
     list_file: Annotated[
@@ -115,12 +115,12 @@ class JobLine(GridLine):
         ),
     ] = None
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Score the images again that have no scores so far.")
+        bool, typer.Option("--retry-failed", help="Score again the images that have no scores.")
     ] = False
     update: Annotated[
         bool,
         typer.Option(
-            "--update", help="Score images too that were added since the job began. Images may have been removed."
+            "--update", help="Also score images that were added since the job began. Images may have been removed."
         ),
     ] = False
     shard: Annotated[

@@ -28,7 +28,7 @@ from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
 from service.batch.budget import Budget
 from service.batch.item import Divided, Item, ItemScorer, Scored, ScoredSection, Times
-from service.batch.job import RESULTS, TIMING, Part
+from service.batch.job import RESULTS, TIMING, Part, read_finished
 from service.batch.listing import PATH
 from service.batch.reading import Copies
 from service.batch.records import Records, Row, make_records
@@ -181,10 +181,9 @@ class Worker:
 
     def _kept_rows(self, part: Part) -> list[Row | None]:
         """Return the rows of a part; None for images without scores, and for all images of an unfinished part."""
-        data = self.items.store.read(f"{RESULTS}/{part.file}")
-        if data is None:
+        if self.items.store.read(f"{RESULTS}/{part.file}") is None:
             return [None] * part.images.table.num_rows
-        table = parquet.read_table(pa.BufferReader(data))
+        table = read_finished(self.items.store, part.number)
         return [row if row["error"] is None else None for row in table.to_pylist()]
 
     def _times(self, part: Part, scored: Sequence[Scored | None], seconds: float) -> pa.Table:
@@ -192,7 +191,10 @@ class Worker:
         times, before = _times_table(part, scored, seconds), self.items.store.read(f"{TIMING}/{part.file}")
         if before is None or None not in scored:
             return times
-        kept = parquet.read_table(pa.BufferReader(before))
+        try:
+            kept = parquet.read_table(pa.BufferReader(before))
+        except pa.ArrowException:  # a damaged file: the earlier times are lost
+            return times
         is_replaced = pc.is_in(kept["path"], value_set=times["path"].combine_chunks())
         return pa.concat_tables([kept.filter(pc.invert(is_replaced)), times])
 

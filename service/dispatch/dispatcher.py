@@ -23,7 +23,6 @@ from service.dispatch.notices import Notices
 from service.dispatch.places import Place, Places, owner_of
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
-from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Flow, Scheduler
 from service.errors import BusyError
@@ -362,7 +361,7 @@ def is_small(planned: PlannedImage) -> bool:
     pixels = max(picture.width * picture.height, views[0].width * views[0].height)
     if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:
         return False
-    return planned.plan.submits <= PREFETCH_BATCHES
+    return planned.plan.submits <= views[0].prefetch
 
 
 def _counted(planned: PlannedImage, flow: Flow, decoding: RequestDecoding) -> Counted:

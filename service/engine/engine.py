@@ -12,10 +12,6 @@ from typing import Protocol, TypeVar
 from service.dense.arrays import Pixels, Scores
 from service.engine.session import Session
 
-PREFETCH_BATCHES = 2
-"""Batches of one image that are submitted before the first result is taken. While one batch runs, the next one is cut
-from the image and the previous one is reduced."""
-
 Result = TypeVar("Result")
 
 
@@ -50,15 +46,15 @@ class InlineEngine:
 
 
 class Prefetcher(Iterator[Result]):
-    """Yields the results of futures in order and keeps the next `PREFETCH_BATCHES` submitted.
+    """Yields the results of futures in order and keeps the next `count` submitted.
 
     `futures` submits a batch whenever its next item is taken. The first batches are submitted when the prefetcher is
     made.
     """
 
-    def __init__(self, futures: Iterable[Future[Result]]) -> None:
+    def __init__(self, futures: Iterable[Future[Result]], count: int) -> None:
         self._futures = iter(futures)
-        self._submitted = deque(islice(self._futures, PREFETCH_BATCHES))
+        self._submitted = deque(islice(self._futures, count))
 
     def __next__(self) -> Result:
         """Wait for the next result and submit one more batch."""

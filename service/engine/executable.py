@@ -26,6 +26,10 @@ class Executable(Protocol):
     def fixed_batch(self) -> int | None:
         """Length of the first dimension of the graph's first input; None if it may have any length."""
 
+    @property
+    def copies(self) -> int:
+        """Number of times that the weights are in memory."""
+
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
         """Return the values of `outputs`, each (batch, values, rows, cols), as arrays of the caller's own.
 

@@ -22,8 +22,8 @@ class Threads:
     count: int = field(default_factory=machine.cores)
     """Number of threads in which a network computes. Default: one for each physical core."""
     single_bytes: float = 0.0
-    """Bytes of activations of a tile up to which one of several runs at the same time computes in the calling thread
-    alone, with ONNX Runtime on the CPU.
+    """Bytes of activations of a tile up to which its run computes in the calling thread alone, with ONNX Runtime on the
+    CPU. The scores then depend neither on the number of threads nor on the other tiles of a run.
 
     As many such runs as there are threads compute more together than one run in all threads, which wait for each other
     at the end of each layer. Default: measurements decide, if runs are measured.

@@ -8,6 +8,7 @@ process, and does not have to wait for another process to start.
 from dataclasses import dataclass, field
 from functools import partial
 
+from service import machine
 from service.engine.backend import REFERENCE, Backend
 from service.engine.checks import Checks
 from service.engine.choice import choose
@@ -29,7 +30,9 @@ class LoadOptions:
     backends: tuple[Backend, ...] = (REFERENCE,)
     """The backends among which measurements choose; at least one."""
     measures_runs: bool = False
-    """Whether the sizes of batches and the number of concurrent runs are measured."""
+    """Whether the sizes of batches are measured."""
+    measures_singles: bool = True
+    """Whether runs in one thread each are measured too."""
     checks: Checks | None = None
     """Checks versions in other processes. None: versions are checked in this process."""
 
@@ -40,7 +43,7 @@ class Loader:
     def __init__(self, repository: ModelRepository, options: LoadOptions, *, warm: bool) -> None:
         self._repository, self._warm, self._checks = repository, warm, options.checks
         self._threads, self._backends = options.threads, options.backends
-        self._measures_runs = options.measures_runs
+        self._measures_runs, self._measures_singles = options.measures_runs, options.measures_singles
         self._limit = TimeLimit(options.checks.seconds) if options.checks else None
 
     @property
@@ -95,6 +98,8 @@ class Loader:
         def load(backend: Backend) -> Session:
             return Session(model, position, backend=backend, threads=self._threads)
 
+        if self._limit is not None:  # this is a thread of its own, whose priority the runtimes' threads inherit
+            machine.lower_priority()
         session = (
             load(REFERENCE)
             if backends == (REFERENCE,)
@@ -103,5 +108,5 @@ class Loader:
         if self._warm:
             session.warm()
         if self._measures_runs and position < len(model.strides):
-            session.use_run_sizes(run_sizes(session, self._threads.count))
+            session.use_run_sizes(run_sizes(session, self._threads.count, singles=self._measures_singles))
         return session

@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fullconv import __version__
 from fullconv.common.files import OutputError, atomic_write
 from service import machine
 from service.engine.cache_directory import cache_directory
 from service.engine.repository import StoredModel
 
-PACKAGES = ("fullconv", "onnxruntime", "onnxruntime-gpu", "openvino")
-"""The packages whose release affects a measurement."""
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+"""The packages whose release affects a measurement, beside this one, which need not be installed."""
 
 
 def key(model: StoredModel, position: int, *more: object) -> str:
@@ -28,7 +29,8 @@ def key(model: StoredModel, position: int, *more: object) -> str:
 
 def machine_key(*more: object) -> str:
     """Return the name of a measurement that no model affects."""
-    depends_on = [machine.processor(), machine.cpus(), [_version(package) for package in PACKAGES], *more]
+    releases = [__version__, *(_version(package) for package in PACKAGES)]
+    depends_on = [machine.processor(), machine.cpus(), releases, *more]
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 

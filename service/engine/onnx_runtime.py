@@ -67,6 +67,8 @@ class OnnxRuntimeExecutable:
         self.fixed_batch = batch if isinstance(batch, int) else None
         self._buffers = InputBuffers(page_locked_memory()) if backend.provider in GPU_PROVIDERS else None
 
+    copies = 1
+
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
         """Return the values of `outputs`."""
         run = ort.RunOptions()

@@ -54,8 +54,13 @@ class OpenVinoExecutable:
         self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
         """One request of each compiled network that does not run now."""
         self._lock, self._count = Lock(), 1
-        """The lock of the number of compiled networks, and this number."""
+        """The lock of the number of compiled networks, and the number itself."""
         self._idle.put(self._compile())
+
+    @property
+    def copies(self) -> int:
+        """Number of times that the weights are in memory: once for each compiled network."""
+        return self._count
 
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
         """Return the values of `outputs`."""

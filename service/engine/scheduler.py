@@ -8,18 +8,21 @@ time of the flows that are already there. A small request therefore waits for ru
 remaining tiles of a large image.
 
 Batches that run at the same time share the CPU, and most take longer together than one after the other. By default, one
-batch of large images runs at a time. Other batches run concurrently, up to the number of their sessions. With a fixed
-number of N >= 2 slots at most N - 1 batches of large images and at most N - 1 others run.
+batch of large images runs at a time, beside one other batch. If their session says so, enough small batches run in one
+thread each, as many at the same time as there are threads. With a fixed number of N >= 2 slots at most N - 1 batches of
+large images and at most N - 1 others run.
 
 Tiles of a request that was cancelled or has failed are dropped before they run. A running batch is stopped when all of
 its requests are cancelled.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
+from typing import NamedTuple
 
 from service.dense.arrays import Pixels, Scores
 from service.engine.batching import Batching
@@ -128,16 +131,26 @@ def _virtual_time(submission: _Submission) -> float:
     return submission.flow.virtual_time
 
 
+class _Runs(NamedTuple):
+    """How a batch runs beside others."""
+
+    most: int
+    """Number of batches, of large images or of others as this one, up to which this one may begin to run."""
+    allowed: int
+    """Number of these batches up to which others may begin to run while this one runs."""
+    single: bool = False
+    """Whether this batch computes in one thread."""
+
+
 @dataclass(eq=False)
 class _Batch:
     """Tiles that run together: of each submission the tiles at a range of positions."""
 
     parts: list[tuple[_Submission, range]]
     large: bool
-    max_running: int
-    """Largest number of batches, of large images or of others as this one, that run at the same time as this one."""
-    single: bool
-    """Whether the run computes in one thread, as up to `max_running` runs at the same time do."""
+    runs: _Runs
+    together: int = 1
+    """Largest number of batches, without those of large images, that have run at the same time as this one, with it."""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
@@ -161,7 +174,7 @@ class _Batch:
         Raises every error of the run, and an error when the run is cancelled.
         """
         tiles = self.tiles
-        scores = list(self.session.score(tiles, self.cancellation, single=self.single))
+        scores = list(self.session.score(tiles, self.cancellation, single=self.runs.single))
         if len(scores) != len(tiles):
             raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}; convert it again")
         remaining = iter(scores)
@@ -278,52 +291,69 @@ class Scheduler:
 
     def _may_start(self, first: _Submission) -> bool:
         """Return whether a batch with a submission may run beside the running batches of the same kind."""
-        running = [batch for batch in self._running if batch.large == first.flow.large]
-        return len(running) < min([self._max_running(first), *(batch.max_running for batch in running)])
+        allowed = [batch.runs.allowed for batch in self._running if batch.large == first.flow.large]
+        return len(allowed) < min([self._runs(first).most, *allowed])
 
-    def _max_running(self, first: _Submission) -> int:
-        """Return how many batches of the same kind may run at the same time while a batch with a submission runs."""
-        if self._slots is not None:
-            return max(1, self._slots - 1)
-        (height, width, _), sizes = first.tiles[0].shape, first.session.run_sizes
-        if sizes is None:
-            return 1
-        is_large = first.flow.large or height * width > sizes.pixels
-        return sizes.large_concurrent if is_large else sizes.concurrent
+    def _runs(self, first: _Submission) -> _Runs:
+        """Return how a batch with a submission runs.
 
-    def _is_single(self, first: _Submission) -> bool:
-        """Return whether a batch computes in one thread: others run beside it, or wait, and may do the same.
-
-        A batch that is alone computes in all threads, so that its request is answered as early as possible.
+        Batches compute in one thread each only if there are enough of them; fewer are answered earlier one after the
+        other in all threads.
         """
-        sizes, others = first.session.run_sizes, (*self._running, *self._waiting)
-        may = self._slots is None and sizes is not None and sizes.single
-        return may and bool(others) and self._max_running(first) > 1
+        (height, width, _), sizes = first.tiles[0].shape, first.session.run_sizes
+        most = 1 if sizes is None else sizes.concurrent
+        if self._slots is not None:
+            most = max(1, self._slots - 1)
+        elif sizes is not None and sizes.single is not None:
+            single = sizes.single
+            if not first.flow.large and height * width <= single.pixels:
+                enough = self._are_batches(single.fewest)
+                return _Runs(single.most if enough else most, single.most, single=enough)
+        return _Runs(most, most)
+
+    def _are_batches(self, count: int) -> bool:
+        """Return whether at least `count` batches run, or could be made of the waiting tiles."""
+        batches, free = len(self._running), Counter[tuple[Session, tuple[int, ...]]]()
+        for submission in self._waiting:
+            if batches >= count:
+                break
+            key = submission.batch_key
+            free[key] -= submission.remaining
+            if free[key] < 0:
+                most = self._max_tiles(submission, single=True)
+                further = -(free[key] // most)
+                batches, free[key] = batches + further, free[key] + further * most
+        return batches >= count
 
     def _delay(self, submission: _Submission) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
         if not self._batching.delay_seconds:
             return 0.0
         key = submission.batch_key
-        if sum(other.remaining for other in self._waiting if other.batch_key == key) >= self._max_tiles(submission):
+        filling = self._max_tiles(submission, single=self._runs(submission).single)
+        if sum(other.remaining for other in self._waiting if other.batch_key == key) >= filling:
             return 0.0
         return submission.submitted_at + self._batching.delay_seconds - time.monotonic()
 
-    def _max_tiles(self, submission: _Submission) -> int:
-        """Return how many tiles of a submission's key fit into a batch."""
+    def _max_tiles(self, submission: _Submission, *, single: bool) -> int:
+        """Return how many tiles of a submission's key fit into a batch that computes in one thread, or in all."""
         session, (height, width, _) = submission.batch_key
         if session.fixed_batch is not None:
             return session.fixed_batch
+        sizes, seconds = session.run_sizes, submission.seconds_per_tile
+        pixels = None if sizes is None else sizes.pixels
+        if single and sizes is not None and sizes.single is not None:
+            pixels, seconds = sizes.single.pixels, seconds * sizes.single.most
         by_count: float = UNMEASURED_TILES if self._batching.max_tiles is None else self._batching.max_tiles
-        if self._batching.max_tiles is None and session.run_sizes is not None:
-            by_count = session.run_sizes.pixels / (height * width)
+        if self._batching.max_tiles is None and pixels is not None:
+            by_count = pixels / (height * width)
         by_bytes = self._batching.max_activation_bytes / (height * width * session.bytes_per_pixel)
-        by_seconds = self._batching.max_run_seconds / submission.seconds_per_tile
-        return max(1, int(min(by_count, by_bytes, by_seconds)))
+        return max(1, int(min(by_count, by_bytes, self._batching.max_run_seconds / seconds)))
 
     def _make_batch(self, first: _Submission) -> _Batch:
         """Take the tiles with the key of `first` out of the queue, lowest virtual time first, until a batch is full."""
-        free, parts, large = self._max_tiles(first), [], first.flow.large
+        runs, parts, large = self._runs(first), [], first.flow.large
+        free = self._max_tiles(first, single=runs.single)
         alike = [each for each in self._waiting if each.batch_key == first.batch_key and each.flow.large == large]
         for submission in sorted(alike, key=_virtual_time):
             positions = range(submission.taken, submission.taken + min(free, submission.remaining))
@@ -335,8 +365,11 @@ class Scheduler:
         self._waiting = [submission for submission in self._waiting if submission.remaining]
         if self._waiting:
             self._changed.notify()  # another slot may be free
-        batch = _Batch(parts, large, self._max_running(first), single=self._is_single(first))
+        batch = _Batch(parts, large, runs)
         self._running.append(batch)
+        together = [each for each in self._running if not each.large]
+        for each in together:
+            each.together = max(each.together, len(together))
         return batch
 
     def _take(self, submission: _Submission, positions: range) -> None:
@@ -353,8 +386,9 @@ class Scheduler:
         try:
             scores = batch.scores()
             seconds = time.monotonic() - started
-            runs = batch.max_running if batch.single else 1  # that share the processors meanwhile
-            batch.session.observe(runs * batch.multiply_adds, seconds)
+            # batches in one thread each share the processors with those that run at the same time
+            share = batch.together if batch.runs.single else 1
+            batch.session.observe(share * batch.multiply_adds, seconds)
             self._observe(batch.session, sum(map(len, scores)), seconds)
         except Exception as error:  # every error belongs to the requests of the batch
             self._fail(batch, error)

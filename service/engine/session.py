@@ -39,17 +39,28 @@ MIN_SHRINK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class RunSizes:
-    """How a session computes windows fastest on this machine."""
+class SingleRuns:
+    """Runs that compute in one thread each, several at the same time."""
 
     pixels: int
-    """Pixels of all tiles of one run."""
+    """Pixels of all tiles of one run; larger tiles compute in all threads."""
+    most: int
+    """Largest number of runs at the same time."""
+    fewest: int = 1
+    """Number of runs, with those that wait, from which on they compute more together than one after the other in all
+    threads."""
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    """How a session computes fastest on this machine."""
+
+    pixels: int
+    """Pixels of all tiles of one run in all threads."""
     concurrent: int = 1
-    """Number of runs at the same time."""
-    large_concurrent: int = 1
-    """Number of runs of larger tiles, and of tiles of large images, at the same time."""
-    single: bool = False
-    """Whether each of several runs at the same time computes in one thread."""
+    """Number of these runs at the same time."""
+    single: SingleRuns | None = None
+    """None: no run computes in one thread."""
 
 
 class Session:
@@ -116,14 +127,14 @@ class Session:
     def _take_bytes_per_pixel(self, value: float) -> None:
         """Set the bytes of activations for each pixel, and with them the tiles that may run in one thread each."""
         self.bytes_per_pixel = value
-        single = int(self._threads.single_of(self.backend) / value)
-        if single:
-            self.run_sizes = RunSizes(single, self._threads.count, single=True)
+        pixels = int(self._threads.single_of(self.backend) / value)
+        if pixels:
+            self.run_sizes = RunSizes(pixels, single=SingleRuns(pixels, self._threads.count))
 
     def use_run_sizes(self, sizes: RunSizes | None) -> None:
         """Compute windows as was measured. The file stays loaded for runs in one thread only if there are such runs."""
         self.run_sizes = sizes
-        if sizes is not None and sizes.single:
+        if sizes is not None and sizes.single is not None:
             self._executables.get(single=True)
         else:
             self._executables.forget_single()
@@ -152,8 +163,8 @@ class Session:
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of the weights in memory, which are about as many as on disk each time the file is loaded."""
-        return self._bytes_on_disk * len(self._executables.loaded())
+        """Bytes of the weights in memory: about as many as on disk, for each copy."""
+        return self._bytes_on_disk * sum(executable.copies for executable in self._executables.loaded())
 
     def shrink_arena(self) -> None:
         """Free the activations that the runtime keeps from earlier runs, if they are larger than `MIN_SHRINK_BYTES`."""

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from service import machine
 from service.engine import measurement_cache
-from service.engine.onnx_runtime import SPIN
+from service.engine.backend import REFERENCE
+from service.engine.onnx_runtime import OnnxRuntimeExecutable
 from service.engine.timing import alternating_times
 
 KIND = "threads"
@@ -55,18 +55,11 @@ def thread_count() -> int:
 def _measured(counts: Sequence[int]) -> tuple[dict[int, list[float]], float]:
     """Return the times in seconds of each number of threads, and the share of their time in which they had a CPU."""
     image = np.full(INPUT_SHAPE, 0.5, np.float32)
-    runs = {count: partial(_session(count).run, None, {"map0": image}) for count in counts}
+    loaded = {count: OnnxRuntimeExecutable(CONVOLUTIONS, REFERENCE, threads=count) for count in counts}
+    runs = {count: partial(each.run, {"map0": image}, each.outputs, None) for count, each in loaded.items()}
     for run in runs.values():
         run()  # allocates memory
     started = time.process_time()
     times = alternating_times(runs)
     had = time.process_time() - started
     return times, had / sum(count * sum(times[count]) for count in counts)
-
-
-def _session(threads: int) -> ort.InferenceSession:
-    """Load the convolutions in threads of their own."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry(*SPIN)
-    return ort.InferenceSession(CONVOLUTIONS, options, providers=["CPUExecutionProvider"])

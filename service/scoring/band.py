@@ -98,7 +98,8 @@ class BandScoring:
         self._batches = list(_batches(tiles, band.view.batch))
         self._nonfinite = nonfinite_pixels(strip)
         before = time.monotonic()
-        self._results = planned.plan.mode.run(submit, (_cut(band, batch, strip) for batch in self._batches))
+        cut = (_cut(band, batch, strip) for batch in self._batches)
+        self._results = planned.plan.mode.run(submit, cut, band.view.prefetch)
         stopwatch.compute += time.monotonic() - before  # an engine in this thread runs tiles as they are submitted
 
     def rows(self, advance: Callable[[int], None]) -> Iterator[GridRows]:

@@ -78,10 +78,10 @@ class Mode(Protocol):
     def activations(self, view: TilePlan, batch: int) -> float:
         """Return the bytes of activations of `batch` of the largest tiles together."""
 
-    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]], prefetch: int) -> Iterator[Iterable[Scores]]:
         """Score batches of tiles of one shape; yields the (rows, cols, classes) of each tile, batch by batch, in order.
 
-        The first tiles are submitted by the call itself, before the first scores are requested.
+        The first `prefetch` batches are submitted by the call itself, before the first scores are requested.
         """
 
 
@@ -125,9 +125,10 @@ class Dense:
         """Return the bytes of activations of a batch of the largest tiles."""
         return batch * self.cost.bytes(*view.max_tile_shape)
 
-    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]], prefetch: int) -> Iterator[Iterable[Scores]]:
         """Submit each batch as a whole."""
-        return Prefetcher(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
+        futures = (submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
+        return Prefetcher(futures, prefetch)
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,9 @@ class Crops:
         pixels = self.network.vertical.window * self.network.horizontal.window
         return WINDOWS_PER_SUBMISSION * pixels * self.bytes_per_pixel
 
-    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]], prefetch: int) -> Iterator[Iterable[Scores]]:
         """Run one tile after another, WINDOWS_PER_SUBMISSION windows in a submission."""
-        begun = ([self._begin(submit, tile) for tile in batch] for batch in batches)
+        begun = ([self._begin(submit, tile, prefetch) for tile in batch] for batch in batches)
         first = list(islice(begun, 1))
         return ([_grid(*tile) for tile in batch] for batch in chain(first, begun))
 
@@ -207,14 +208,14 @@ class Crops:
     def _windows(view: TilePlan) -> int:
         return view.cells * (2 if view.mirrored else 1)
 
-    def _begin(self, submit: Submit, tile: Pixels) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
+    def _begin(self, submit: Submit, tile: Pixels, prefetch: int) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
         """Return the (rows, cols) of a tile's grid, and the scores of its windows, WINDOWS_PER_SUBMISSION at a time."""
         window, (down, right) = tuple(axis.window for axis, _ in self.network.axes), self.network.strides
         windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))[::down, ::right]
         grid = cast("Pixels", np.moveaxis(windows, 2, -1))
         following = (grid[cell] for cell in np.ndindex(*grid.shape[:2]))
         batches = iter(lambda: list(islice(following, WINDOWS_PER_SUBMISSION)), [])
-        return grid.shape[:2], Prefetcher(submit(batch, self.window_multiply_adds) for batch in batches)
+        return grid.shape[:2], Prefetcher((submit(batch, self.window_multiply_adds) for batch in batches), prefetch)
 
 
 def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores:

@@ -15,7 +15,6 @@ import numpy as np
 
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
-from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
 from service.images.picture import covering
@@ -45,6 +44,8 @@ class View:
     tile_plan: TilePlan
     batch: int
     """Number of tiles of one shape that are submitted together."""
+    prefetch: int
+    """Number of batches that are submitted before the first result is taken."""
     multiply_adds: float
     held_bytes: int
     """Peak bytes of strips of pixels, of the rows of the grid of one band, and of a mask."""
@@ -205,8 +206,10 @@ class _Planner:
         if self.options.requested.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
             needed += self.options.requested.areas * tiles.max_band_rows * lattices[1].cells
-        running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
-        view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
+        scores_bytes = self._scores_bytes(mode, tiles)
+        prefetch = self._prefetch(batch * scores_bytes)
+        running = int(mode.activations(tiles, batch)) + min(prefetch * batch, len(tiles)) * scores_bytes
+        view = View(height, width, tiles, batch, prefetch, mode.multiply_adds(tiles), needed, running)
         self._check_memory(view.bytes)
         return view
 
@@ -261,14 +264,18 @@ class _Planner:
         found = bisect_left(heights, True, key=is_worthwhile)
         return planned(heights[found]) if found < steps else highest
 
-    def _scores_bytes(self, mode: Mode, tiles: TilePlan, batch: int) -> int:
-        """Return the bytes of the scores of batches that wait to run or to be reduced while another batch runs."""
+    def _prefetch(self, batch_bytes: int) -> int:
+        """Return the number of batches that are submitted in advance; `batch_bytes` are those of the scores of one."""
+        tuning = self.bounds.tuning
+        return max(Tuning.prefetch, min(tuning.prefetch, tuning.strip_bytes // batch_bytes))
+
+    def _scores_bytes(self, mode: Mode, tiles: TilePlan) -> int:
+        """Return the bytes of the scores of the largest tile."""
         cells = math.prod(
             (length - axis.window) // stride + 1
             for length, (axis, stride) in zip(tiles.max_tile_shape, mode.network.axes, strict=True)
         )
-        waiting = min(PREFETCH_BATCHES * batch, len(tiles))
-        return waiting * cells * self.model.values * FLOAT_BYTES
+        return cells * self.model.values * FLOAT_BYTES
 
     def _check_memory(self, needed: int) -> None:
         if needed > self.bounds.memory_bytes:

@@ -140,6 +140,7 @@ def _parts(settings: Settings) -> Parts:
             Threads(threads),
             tuple(settings.backend.backends()),
             measures_runs=True,
+            measures_singles=settings.slots is None,
             checks=checks,
         ),
         report=partial(_report, metrics),

@@ -168,6 +168,21 @@ def test_buckets_that_refuse_to_be_written_end_the_job(bucket: FlakyFileSystem) 
     assert in_bucket(bucket, "out") == {}
 
 
+def test_a_bucket_that_is_gone_is_named(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a bucket answers nothing any more, the line says so, although the lease cannot be removed either."""
+    write = RemoteStore.write
+
+    def written(store: RemoteStore, name: str, data: bytes) -> None:
+        if name.startswith("timing/"):
+            bucket.failures.update(write=1000, read=1000)
+        write(store, name, data)
+
+    monkeypatch.setattr(RemoteStore, "write", written)
+    result = batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert result.exit_code == 1
+    assert "cannot be written: [Errno 5] Service Unavailable (503)" in last_line(result)
+
+
 def lease_of_another(renewed: float) -> bytes:
     """Return the lease of a run on a machine whose clock states this time."""
     return json.dumps({"owner": "another", "host": "far", "process": 7, "renewed": renewed}).encode()

@@ -1,22 +1,32 @@
 """The pieces of jobs: memory budgets, limits of failures, and the division into parts."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier, Event
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.conversion import convert_into
+from support.networks import UNPADDED, make_network
+from support.pictures import noise
 from support.stores import MemoryStore
 
+from fullconv.base import BaseScorer
 from service.batch import job
 from service.batch.budget import Budget
 from service.batch.changes import Comparison
+from service.batch.engines import local_transport
 from service.batch.job import Job, open_job
 from service.batch.limits import FailureLimit
 from service.batch.listing import OWN, Listing
 from service.batch.reading import Copies
 from service.batch.stop import Stop, StoppedError
+
+CHANNELS = UNPADDED.replace('"unpadded"', '"channels"').replace("out = 6", "out = 58").replace("out = 8", "out = 58")
 
 
 def test_memory_is_never_exceeded_and_large_claims_have_their_turn() -> None:
@@ -107,3 +117,23 @@ def test_parts_divide_the_images(sizes: list[int | None]) -> None:
     for part in parts:
         assert 1 <= len(part) <= 7
         assert len(part) == 1 or sum(sizes[int(path)] or 0 for path in part) <= 500
+
+
+def test_scores_do_not_depend_on_other_images(tmp_path: Path) -> None:
+    """An image gets the same bits whether it is scored alone or beside others, also where threads round differently.
+
+    ONNX Runtime divides the work of a convolution with 58 channels among threads so that sums are rounded differently.
+    """
+    models = convert_into(tmp_path / "models", make_network(tmp_path, CHANNELS))
+    scorer = BaseScorer(local_transport(models, cpus=2))
+    images = [noise(22 + number, 26 + number, 3) for number in range(24)]
+    options: dict[str, Any] = {"model": "channels", "mode": "dense", "grid": True}
+
+    def score(image: Any) -> Any:  # noqa: ANN401 (an array)
+        return scorer.score(image, **options).grid
+
+    alone = [score(image) for image in images]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(4):
+            for expected, got in zip(alone, pool.map(score, images), strict=True):
+                assert np.array_equal(expected, got)

@@ -209,6 +209,19 @@ def test_failed_images_are_scored_again_on_request(images: Path) -> None:
     assert sorted(times) == sorted(row["path"] for row in before)
 
 
+def test_damaged_times_are_written_again(images: Path) -> None:
+    """Times that somebody has cut off are lost; the others are written, and so are the scores."""
+    batch(images)
+    before, parts = rows(), sorted((OUT / "timing").iterdir())
+    for part in parts:
+        part.write_bytes(part.read_bytes()[:-9])
+    damaged = [part.read_bytes() for part in parts]
+    assert scored_now((images, "--retry-failed")) == 2
+    assert rows() == before
+    written = [part for part, bytes_ in zip(parts, damaged, strict=True) if part.read_bytes() != bytes_]
+    assert sum(parquet.read_table(part).num_rows for part in written) == 2
+
+
 def test_retries_of_unfinished_jobs(images: Path) -> None:
     """--retry-failed also scores the images of parts that are not finished, and those that --update adds."""
     batch(images)

@@ -24,10 +24,10 @@ def compose(
 ) -> subprocess.CompletedProcess[str]:
     """Run docker compose on the shipped file, with the folders and the user of the job."""
     environment = {
-        "FULLCONV_IMAGES": str(folder / images),
-        "FULLCONV_RESULTS": str(folder / "results"),
-        "FULLCONV_USER": f"{USER}:{GROUP}",
-        "FULLCONV_OPTIONS": options,
+        "BATCH_IMAGES": str(folder / images),
+        "BATCH_RESULTS": str(folder / "results"),
+        "BATCH_USER": f"{USER}:{GROUP}",
+        "BATCH_OPTIONS": options,
     }
     command = ["docker", "compose", "--project-name", PROJECT, "--profile", "batch", *arguments]
     return subprocess.run(

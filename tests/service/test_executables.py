@@ -1,17 +1,22 @@
 """Small tiles run in one thread each, and large ones in all threads; the file is loaded for what runs."""
 
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.paths import ROOT
 
+from service import machine
 from service.engine.backend import REFERENCE, Backend
+from service.engine.checks import Checks
 from service.engine.executables import Executables, Threads
+from service.engine.loader import Loader, LoadOptions
 from service.engine.onnx_runtime import OnnxRuntimeExecutable
 from service.engine.repository import ModelRepository
-from service.engine.session import RunSizes, Session
+from service.engine.session import RunSizes, Session, SingleRuns
 from service.errors import ModelError
 
 DIGITS = ModelRepository(ROOT / "models").open("digits", "1")
@@ -56,7 +61,7 @@ def test_files_are_loaded_when_they_are_needed(loaded: list[int]) -> None:
 
 def test_small_tiles_run_beside_each_other() -> None:
     """As many runs of small tiles go on as there are threads, each in one thread, and one run of a larger tile."""
-    assert session_of(3).run_sizes == RunSizes(SIDE**2, 3, 1, single=True)
+    assert session_of(3).run_sizes == RunSizes(SIDE**2, single=SingleRuns(SIDE**2, 3))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -83,3 +88,18 @@ def test_a_file_that_has_gone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "digits" / "1" / "model.onnx").unlink()
     with pytest.raises(ModelError, match="cpu cannot load it; convert the model again"):
         executables.get(single=False)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_servers_load_networks_with_the_priority_of_compute(limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """The threads of a network have the priority of the thread that loads it, which is low on a server."""
+    priorities = list[int]()
+
+    def load(*_: object, **__: object) -> None:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    monkeypatch.setattr("service.engine.loader.Session", load)
+    checks = Checks(ROOT / "models", seconds=60, memory_bytes=1 << 30) if limited else None
+    Loader(ModelRepository(ROOT / "models"), LoadOptions(checks=checks), warm=False).session(DIGITS, 0)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert priorities == [max(own, machine.NICE) if limited else own]

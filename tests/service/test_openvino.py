@@ -94,6 +94,16 @@ def test_runs_at_the_same_time_do_not_mix() -> None:
                 np.testing.assert_array_equal(one, other)
 
 
+def test_each_compiled_network_counts() -> None:
+    """Two runs at the same time need the weights twice."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32, threads=Threads(2))
+    size = session.weights_bytes
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            list(pool.map(session.score, [[noise(1000, 1000, 1)]] * 2))
+    assert session.weights_bytes == 2 * size
+
+
 def test_memory_does_not_grow_with_the_number_of_sizes() -> None:
     """Tiles of 200 sizes leave less than 40 MB more behind than tiles of 100 sizes."""
     session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32, threads=Threads(2))

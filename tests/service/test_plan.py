@@ -25,6 +25,7 @@ from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes
 from service.images.picture import Picture
 from service.limits import Tuning
+from service.scoring.plan import View
 from service.scoring.scorer import Scorer
 
 
@@ -259,3 +260,18 @@ def test_memory_of_many_classes_agrees_with_the_plan(tmp_path: Path, grid_as: st
     convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))
     planned_bytes, peak_bytes = measured(tmp_path / "models", "unpadded", grid_as, 3000, 2000, 1, 80 << 20, 0)
     assert 0.5 * planned_bytes < peak_bytes < 1.25 * planned_bytes + (32 << 20)
+
+
+@pytest.mark.parametrize(("strip_bytes", "expected"), [(1 << 20, 6), (100, 2)], ids=["small scores", "large scores"])
+def test_batches_are_submitted_in_advance(strip_bytes: int, expected: int, models: Path) -> None:
+    """More than two batches are submitted in advance only if their scores take little memory, which is planned."""
+
+    def view(prefetch: int) -> View:
+        tuning = Tuning(tile_bytes=1 << 18, strip_bytes=strip_bytes, prefetch=prefetch)
+        request = scoring_pb2.ScoreRequest(model="unpadded", options=scoring_pb2.ScoreOptions(mode="MODE_DENSE"))
+        image = open_bytes(png(noise(211, 307, 3)), name="i")
+        return plan_image(Scorer(models, tuning=tuning), image, request).plan.views[0]
+
+    two, more = view(2), view(6)
+    assert (two.prefetch, more.prefetch) == (2, expected)
+    assert (more.activation_bytes > two.activation_bytes) is (expected > 2)

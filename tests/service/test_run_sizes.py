@@ -19,7 +19,7 @@ from service.engine.cancellation import Cancellation
 from service.engine.executables import Threads
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.run_sizes import run_sizes
-from service.engine.session import RunSizes, Session
+from service.engine.session import RunSizes, Session, SingleRuns
 
 MODELS = ROOT / "models"
 PAGE = MODELS / "digits" / "page.png"
@@ -128,12 +128,13 @@ def meeting(monkeypatch: pytest.MonkeyPatch, of_run: float, of_four: Mapping[int
 
     `of_four` has the seconds of the runs of four threads, by the windows of each run.
     """
-    first = {8: [of_run]}
 
     def times(runs: Mapping[int, Callable[[], object]]) -> dict[int, list[float]]:
         for run in runs.values():
             run()
-        return first if runs.keys() == first.keys() else {count: [of_four[count]] for count in runs}
+        if runs.keys() == {8}:
+            return {8: [of_run]}
+        return {count: [of_four[count] if count else measurement.RUNS * of_run] for count in runs}
 
     monkeypatch.setattr(measurement, "alternating_times", times)
     monkeypatch.setattr(measurement, "BATCHES", (8,))
@@ -141,39 +142,52 @@ def meeting(monkeypatch: pytest.MonkeyPatch, of_run: float, of_four: Mapping[int
 
 
 @pytest.mark.parametrize(
-    ("of_four", "windows", "concurrent"),
+    ("of_four", "single"),
     [
-        ({1: 0.024, 8: 0.300}, 1, 4),
-        ({1: 0.024, 8: 0.185}, 8, 4),
-        ({1: 0.028, 8: 0.232}, 1, 4),
-        ({1: 0.030, 8: 0.240}, 8, 1),
-        ({1: 0.050, 8: 0.300}, 8, 1),
+        ({1: 0.024, 8: 0.300}, SingleRuns(WINDOW, 4, 3)),
+        ({1: 0.024, 8: 0.185}, SingleRuns(8 * WINDOW, 4, 3)),
+        ({1: 0.028, 8: 0.232}, SingleRuns(WINDOW, 4, 4)),
+        ({1: 0.030, 8: 0.240}, None),
+        ({1: 0.050, 8: 0.300}, None),
     ],
     ids=["faster", "equal to a larger batch", "large enough", "too small a gain", "slower"],
 )
 def test_runs_in_one_thread_need_a_gain(
-    of_four: Mapping[int, float], windows: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
+    of_four: Mapping[int, float], single: SingleRuns | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs in one thread each are chosen if they give more windows per second, of which four threads do four each."""
+    """Runs in one thread each are chosen if they give more windows per second, of which four threads do four each.
+
+    Three or four of them, as the gain says, compute more together than one after the other in all threads.
+    """
     session = meeting(monkeypatch, 0.016, of_four)
     found = measured(session, monkeypatch, threads=4)
-    assert found == RunSizes(windows * WINDOW, concurrent, single=concurrent > 1)
+    assert found == RunSizes(8 * WINDOW, single=single)
     assert session.barrier.n_waiting == 0
     again = Meeting(digits())
     assert measured(again, monkeypatch, threads=4) == found
 
 
-@pytest.mark.parametrize("change", ["backend", "rate", "threads"])
+@pytest.mark.parametrize("change", ["backend", "rate", "bytes", "threads", "slots"])
 def test_few_runs_are_measured_in_one_thread(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO has no runs in one thread, in long runs threads hardly wait, and one thread waits for none."""
+    """Runs in one thread are not measured if they cannot be used, or would take too long or too much memory."""
     session = meeting(monkeypatch, 0.016, {})
+    monkeypatch.setattr(measurement, "_best_batch", lambda _: (8, True))
     if change == "backend":
         session.backend = Backend("openvino", "bf16")
     elif change == "rate":
         session._rate = session._multiply_adds / 0.03  # noqa: SLF001 (as `warm` sets it)
-        monkeypatch.setattr(measurement, "MAX_RUN_SECONDS", 1.0)
-    found = measured(session, monkeypatch, threads=1 if change == "threads" else 4)
+    elif change == "bytes":
+        session.bytes_per_pixel = measurement.MAX_RUN_BYTES / (3 * WINDOW)
+    found = run_sizes(session, 1 if change == "threads" else 4, singles=change != "slots")
     assert found == RunSizes(8 * WINDOW)
+
+
+def test_runs_in_one_thread_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in one thread has no more windows than it is predicted to score in MAX_RUN_SECONDS."""
+    session = meeting(monkeypatch, 0.016, {1: 0.02, 3: 0.04})
+    monkeypatch.setattr(measurement, "_best_batch", lambda _: (8, True))
+    session._rate = session._multiply_adds * 4 * 3.5 / measurement.MAX_RUN_SECONDS  # noqa: SLF001 (as `warm` sets it)
+    assert measured(session, monkeypatch, threads=4).single == SingleRuns(3 * WINDOW, 4, 2)
 
 
 def test_files_stay_loaded_for_runs_that_are_used() -> None:
@@ -184,7 +198,7 @@ def test_files_stay_loaded_for_runs_that_are_used() -> None:
     assert session.weights_bytes == 2 * size
     session.use_run_sizes(RunSizes(WINDOW))
     assert session.weights_bytes == size
-    session.use_run_sizes(RunSizes(WINDOW, 2, single=True))
+    session.use_run_sizes(RunSizes(WINDOW, single=SingleRuns(WINDOW, 2)))
     assert session.weights_bytes == 2 * size
 
 
@@ -205,7 +219,7 @@ def test_a_failure_is_no_measurement(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_measurements_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second session reads what the first has measured; another number of threads is another measurement."""
-    monkeypatch.setattr(measurement, "_may_run_in_one_thread", lambda *_: False)
+    monkeypatch.setattr(measurement, "_single_counts", lambda *_: [])
     first, second, third = simulated(), simulated(), simulated()
     assert measured(second, monkeypatch) == measured(first, monkeypatch)
     assert [bool(each.runs) for each in (first, second)] == [False, True]
@@ -222,7 +236,18 @@ def test_disturbed_measurements_are_not_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert second.runs
 
 
-@pytest.mark.parametrize("kept", ["", "[]", '{"pixels": 0, "concurrent": 1}', '{"pixels": "9", "concurrent": 1}', "{}"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"pixels": 9, "concurrent": 1}',
+        '{"pixels": 0, "single_pixels": 0, "fewest": 0}',
+        '{"pixels": "9", "single_pixels": 0, "fewest": 0}',
+        '{"pixels": 9, "single_pixels": 9, "fewest": 2}',
+    ],
+)
 def test_damaged_measurements_are_made_again(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is damaged or has impossible numbers counts as none."""
     measured(simulated(), monkeypatch)
@@ -243,7 +268,7 @@ def test_only_servers_measure(tmp_path: Path) -> None:
     [record] = server.events("runs")
     assert (record["model"], record["version"], record["file"]) == ("digits", "1", "model.onnx")
     assert record["windows"] >= 1
-    assert record["concurrent"] >= 1
+    assert ("single_windows" in record) is ("single_from" in record)
     assert record["kept"] in (True, False)
 
 
@@ -254,3 +279,12 @@ def test_real_sessions_are_measured() -> None:
     found = run_sizes(session, 4)
     assert found is not None
     assert found.pixels % WINDOW == 0
+
+
+def test_another_release_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement is of one release, also where the package is not installed."""
+    first, second = simulated(), simulated()
+    measured(first, monkeypatch)
+    monkeypatch.setattr("service.engine.measurement_cache.__version__", "0.0.9")
+    measured(second, monkeypatch)
+    assert second.runs

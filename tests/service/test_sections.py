@@ -157,7 +157,7 @@ def test_sections_have_every_band_once(height: int, width: int, row_bytes: int, 
     axis = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0, padding_after=0)
     lattices = AxisLattice(height, 70, 8), AxisLattice(width, 70, 8)
     tiles = plan_tiles(*lattices, Network(axis, axis, (8, 8)), pixels=1 << 16)
-    view = View(height, width, tiles, 1, 0.0, 0, 0)
+    view = View(height, width, tiles, 1, 2, 0.0, 0, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sections, "SECTION_PIXELS", pixels)
         divided = divide(view, row_bytes)
