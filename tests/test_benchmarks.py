@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bench.cases import FULL, GROUPS, MAIN_PAIRS, QUICK, Case, Scope
+from bench.cases import FULL, FURTHER, MAIN_PAIRS, QUICK, WINDOWS, Case, Scope
 from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
@@ -205,6 +205,16 @@ def test_summaries_compare_one_contender_with_the_fastest_of_each_kind() -> None
     assert line == "| VGG-16 | 1024², 32 | dense (padded) | 1 | 11 | 5 |  |  | 1 |"
 
 
+def test_summaries_compare_groups_by_the_times_of_onnx_runtime() -> None:
+    """A contender of another group is compared by the ratios of both to the original classifier."""
+    dense, windows = a_run(), a_run()
+    windows.case, windows.entries[1].name = replace(windows.case, group=WINDOWS), "fullconv shared, cpu fp32"
+    windows.entries[0].seconds, windows.entries[1].seconds = [20.0] * 3, [5.0] * 3
+    dense.entries.append(Entry("PyTorch fp32, crops", seconds=[22.0, 22.0, 22.0]))
+    *_, line = summary([dense, windows])
+    assert line == "| VGG-16 | 1024², 32 | shared | 5 | 4 | 8 |  |  | 1 |"
+
+
 def test_documents_have_every_time() -> None:
     """The JSON document has the times of every round, the paired ratios and the problems."""
     (case,) = document([a_run()], {"scope": "quick"})["cases"]
@@ -264,20 +274,22 @@ def test_plot_has_contenders_of_quick_run(tmp_path: Path) -> None:
 
 
 def test_full_run_measures_each_contender_once() -> None:
-    """Each contender is in one of the two groups of a case, and ONNX Runtime in both."""
-    assert FULL.cases
-    for case in FULL.cases:
-        groups = [replace(case, group=group) for group in GROUPS]
-        for contender in CONTENDERS:
-            included = sum(FULL.includes(each, contender) for each in groups)
-            is_rare = isinstance(contender, OverGrpc) and contender.pair not in MAIN_PAIRS
-            assert included == (2 if contender is BASELINE else 0 if is_rare else 1), contender.name
+    """At native strides each contender is in one group of an image; at finer strides, those of the quick run are."""
+    pairs = {(case.network, case.side, case.divisor) for case in FULL.cases}
+    assert len(pairs) == 4 * 3 * 3 + 1
+    for network, side, divisor in pairs:
+        cases = [case for case in FULL.cases if (case.network, case.side, case.divisor) == (network, side, divisor)]
+        for contender in set(CONTENDERS) - {BASELINE}:
+            included = sum(FULL.includes(case, contender) for case in cases)
+            is_left_out = isinstance(contender, OverGrpc) and contender.pair not in MAIN_PAIRS
+            is_left_out |= divisor > 1 and not QUICK.includes(Case(network, side, divisor), contender)
+            assert included == (not is_left_out), contender.name
 
 
 def test_groups_share_a_table() -> None:
     """The table of an image has the contenders of all groups, each compared with the times of its own group."""
     main, further = a_run(), a_run()
-    further.case, further.entries[1].name = replace(further.case, group="further"), "fullconv dense, openvino fp32"
+    further.case, further.entries[1].name = replace(further.case, group=FURTHER[0]), "fullconv dense, openvino fp32"
     further.entries[0].seconds, further.entries[2:] = [5.0, 6.0, 7.0], []
     *_, first, second, third, fourth = markdown([main, further], ABOUT).splitlines()
     assert [line.split(" | ")[0] for line in (first, second, third, fourth)] == [

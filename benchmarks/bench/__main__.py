@@ -41,7 +41,6 @@ def main() -> None:
         "scope": "full" if options.full else "quick",
         "rounds": scope.rounds,
         "only": scope.only,
-        "tile_mib": scope.tile_mib,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "versions": versions(),

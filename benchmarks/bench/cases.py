@@ -1,25 +1,43 @@
 """What is measured: the images and strides of each network, in a quick and in a full run."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from bench.contenders import BASELINE, Contender
 from bench.networks import DIVISORS, NETWORKS
-from bench.ours import AUTO, REFERENCE, InProcess, OverGrpc
+from bench.ours import AUTO, MODES, REFERENCE, InProcess, OverGrpc
 from bench.windows import Sample
-from service.limits import Tuning
 
 SIDES = (384, 1024, 4096)
 """Heights and widths of the images in pixels."""
 MAIN_PAIRS = (AUTO, REFERENCE)
 """Providers and precisions of the main contenders."""
-Group = Literal["main", "brief", "further"]
-"""Contenders that are measured together, beside ONNX Runtime: all at once would need too much memory.
 
-"main" has this project with `MAIN_PAIRS`, in mode dense with "auto" also over gRPC, and all other ways to score an
-image. "brief" has the main contenders in-process in mode dense, on the whole image. "further" has this project with all
-other providers and precisions, and in all modes with `MAIN_PAIRS` over gRPC.
-"""
+
+@dataclass(frozen=True)
+class Group:
+    """Contenders that are measured together, beside ONNX Runtime, with which all of them are compared."""
+
+    name: str
+    modes: tuple[str, ...]
+    """Modes of this project."""
+    is_further: bool = False
+    """Whether this project runs with all providers and precisions but `MAIN_PAIRS`, and over gRPC with these.
+
+    Otherwise it runs with `MAIN_PAIRS`, and over gRPC in mode dense with "auto".
+    """
+    has_grpc: bool = True
+    has_others: bool = False
+    """Whether the other ways to score an image are measured."""
+    is_whole: bool = False
+    """Whether whole images are scored, however long that takes."""
+
+
+MAIN = Group("main", MODES, has_others=True)
+BRIEF = Group("brief", ("dense",), has_grpc=False, is_whole=True)
+DENSE, WINDOWS = Group("dense", MODES[:1], has_others=True), Group("windows", MODES[1:])
+"""The contenders of `MAIN` in two groups, which need less memory each."""
+FURTHER = Group("further dense", MODES[:1], is_further=True), Group("further windows", MODES[1:], is_further=True)
+GROUPS = {group.name: group for group in (MAIN, BRIEF, DENSE, WINDOWS, *FURTHER)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Case:
     network: str
     side: int
     divisor: int = 1
-    group: Group = "main"
+    group: Group = MAIN
 
     @property
     def stride(self) -> int:
@@ -48,8 +66,6 @@ class Scope:
     """Predicted seconds of one run up to which a contender scores the whole image; otherwise, only its middle."""
     rounds: int = 3
     """Number of measurements of each contender."""
-    tile_mib: int | None = None
-    """Memory of this project's tiles in MiB, for each process and network. None: its default."""
     only: str = ""
     """Text in the names of the contenders that are measured, besides ONNX Runtime."""
 
@@ -59,14 +75,14 @@ class Scope:
             return True
         if self.only not in contender.name:
             return False
+        group = case.group
         match contender:
             case InProcess(mode, pair):
-                is_main = pair in MAIN_PAIRS
-                return (is_main and mode == "dense") if case.group == "brief" else is_main == (case.group == "main")
+                return mode in group.modes and (pair in MAIN_PAIRS) != group.is_further
             case OverGrpc(mode, pair):
-                is_main = (mode, pair) == ("dense", AUTO)
-                return case.group != "brief" and pair in MAIN_PAIRS and is_main == (case.group == "main")
-        return case.group == "main"
+                is_further = (mode, pair) != ("dense", AUTO)
+                return group.has_grpc and mode in group.modes and pair in MAIN_PAIRS and is_further == group.is_further
+        return group.has_others
 
     def sample(self, network: str) -> Sample:
         """Return the windows that stand for an image when crops of a network are timed."""
@@ -87,23 +103,21 @@ QUICK = Scope(
         Case("resnet50", 1024),
         Case("vgg16", 384),
         Case("vgg16", 1024),
-        Case("vgg16", 2048, group="brief"),
+        Case("vgg16", 2048, group=BRIEF),
     ),
     is_full=False,
     seconds=4,
 )
 """Less than 10 minutes on two cores."""
-GROUPS: tuple[Group, ...] = ("main", "further")
 FULL = Scope(
     tuple(
         Case(network, side, divisor, group)
         for network in NETWORKS
         for divisor in DIVISORS
-        for group in GROUPS
+        for group in (DENSE, WINDOWS, *(FURTHER if divisor == 1 else ()))
         for side in (*SIDES[:2], *((2048,) if (network, divisor) == ("vgg16", 1) else ()), SIDES[2])
     ),
     is_full=True,
     seconds=10,
-    tile_mib=Tuning.of_memory(1 / 12).tile_bytes >> 20,
 )
-"""Some hours on two cores. Tiles have half of their default memory, since two processes have two networks each."""
+"""Some hours on two cores."""

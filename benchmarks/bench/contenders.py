@@ -44,8 +44,6 @@ class Setup:
     sample: Sample
     """The windows that stand for an image when crops are timed."""
     stack: ExitStack
-    tile_mib: int | None = None
-    """Memory of this project's tiles in MiB; None: its default."""
     opened: dict[Hashable, Any] = field(default_factory=dict)
 
     def crops(self, image: Pixels) -> NDArray[np.float32]:

@@ -78,10 +78,9 @@ class InProcess(Ours):
 
     def prepare(self, setup: Setup) -> Prepared:
         """Open the repository."""
-        models, pair, mib = setup.network.models, self.pair, setup.tile_mib
+        models, pair = setup.network.models, self.pair
         scorer = setup.open(
-            ("in-process", pair),
-            lambda: Scorer(models, provider=pair.provider, precision=pair.precision, tile_mib=mib),
+            ("in-process", pair), lambda: Scorer(models, provider=pair.provider, precision=pair.precision)
         )
         return prepared(scorer, setup, self.mode, self.pair)
 
@@ -97,8 +96,6 @@ class OverGrpc(Ours):
     def prepare(self, setup: Setup) -> Prepared:
         """Start the server, and connect to it."""
         flags = ["--provider", self.pair.provider, "--precision", self.pair.precision]
-        if setup.tile_mib is not None:
-            flags += ["--tile-mib", str(setup.tile_mib)]
         server = setup.open(("server", self.pair), lambda: served(setup.network.models, *flags))
         client = setup.open(("client", self.pair), lambda: Client(server.address))
         return prepared(client, setup, self.mode, self.pair)

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Case
+from bench.cases import GROUPS, Case
 from bench.contenders import BASELINE
 from bench.measure import CaseRun, Entry
 from bench.networks import NETWORKS
@@ -37,7 +37,7 @@ def _case_document(run: CaseRun) -> dict[str, Any]:
         "network": run.case.network,
         "side": lattice.side,
         "stride": lattice.stride,
-        "group": run.case.group,
+        "group": run.case.group.name,
         "window": lattice.window,
         "windows": lattice.windows,
         "is_padded": run.is_padded,
@@ -85,7 +85,10 @@ def _read_case(case: dict[str, Any]) -> CaseRun:
     ]
     divisor = NETWORKS[network].stride // stride
     return CaseRun(
-        Case(network, side, divisor, case["group"]), Lattice(side, case["window"], stride), case["is_padded"], entries
+        Case(network, side, divisor, GROUPS[case["group"]]),
+        Lattice(side, case["window"], stride),
+        case["is_padded"],
+        entries,
     )
 
 

@@ -80,7 +80,7 @@ class Bench:
         contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in cases)]
         with ExitStack() as stack:
             _say(f"{network.recipe.title}, stride {stride}: loading {len(contenders)} contenders")
-            setup = Setup(network, stride, self.scope.sample(network.name), stack, self.scope.tile_mib)
+            setup = Setup(network, stride, self.scope.sample(network.name), stack)
             entries = prepare(contenders, setup)
             for case in cases:
                 names = {each.name for each in contenders if self.scope.includes(case, each)}
