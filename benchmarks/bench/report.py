@@ -65,7 +65,7 @@ def _entry_document(entry: Entry, run: CaseRun) -> dict[str, Any]:
 
 def read(cases: Sequence[dict[str, Any]], rounds: int) -> list[CaseRun]:
     """Return the cases of a document that are complete: every contender has its rounds, or a problem."""
-    runs = (_read_case(case) for case in cases)
+    runs = (_read_case(case) for case in cases if case.get("group") in GROUPS)  # not those of an earlier release
     return [run for run in runs if all(entry.problem or len(entry.seconds) == rounds for entry in run.entries)]
 
 
