@@ -30,8 +30,6 @@ from service.engine.cancellation import Cancellation
 from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
-UNMEASURED_TILES = 32
-"""Largest number of tiles in a batch for a session that was not measured."""
 CONCURRENT = 8
 """Default of the largest number of batches that run beside one of a large image."""
 
@@ -320,7 +318,7 @@ class Scheduler:
             key = submission.batch_key
             free[key] -= submission.remaining
             if free[key] < 0:
-                most = self._max_tiles(submission, single=True)
+                most = self._most_tiles(submission, single=True)
                 further = -(free[key] // most)
                 batches, free[key] = batches + further, free[key] + further * most
         return batches >= count
@@ -330,30 +328,19 @@ class Scheduler:
         if not self._batching.delay_seconds:
             return 0.0
         key = submission.batch_key
-        filling = self._max_tiles(submission, single=self._runs(submission).single)
+        filling = self._most_tiles(submission, single=self._runs(submission).single)
         if sum(other.remaining for other in self._waiting if other.batch_key == key) >= filling:
             return 0.0
         return submission.submitted_at + self._batching.delay_seconds - time.monotonic()
 
-    def _max_tiles(self, submission: _Submission, *, single: bool) -> int:
+    def _most_tiles(self, submission: _Submission, *, single: bool) -> int:
         """Return how many tiles of a submission's key fit into a batch that computes in one thread, or in all."""
-        session, (height, width, _) = submission.batch_key
-        if session.fixed_batch is not None:
-            return session.fixed_batch
-        sizes, seconds = session.run_sizes, submission.seconds_per_tile
-        pixels = None if sizes is None else sizes.pixels
-        if single and sizes is not None and sizes.single is not None:
-            pixels, seconds = sizes.single.pixels, seconds * sizes.single.most
-        by_count: float = UNMEASURED_TILES if self._batching.max_tiles is None else self._batching.max_tiles
-        if self._batching.max_tiles is None and pixels is not None:
-            by_count = pixels / (height * width)
-        by_bytes = self._batching.max_activation_bytes / (height * width * session.bytes_per_pixel)
-        return max(1, int(min(by_count, by_bytes, self._batching.max_run_seconds / seconds)))
+        return self._batching.most_tiles(*submission.batch_key, submission.seconds_per_tile, single=single)
 
     def _make_batch(self, first: _Submission) -> _Batch:
         """Take the tiles with the key of `first` out of the queue, lowest virtual time first, until a batch is full."""
         runs, parts, large = self._runs(first), [], first.flow.large
-        free = self._max_tiles(first, single=runs.single)
+        free = self._most_tiles(first, single=runs.single)
         alike = [each for each in self._waiting if each.batch_key == first.batch_key and each.flow.large == large]
         for submission in sorted(alike, key=_virtual_time):
             positions = range(submission.taken, submission.taken + min(free, submission.remaining))

@@ -1,114 +1,26 @@
-"""Fair queueing, batches and cancellation, with a session that records its tiles instead of a network."""
+"""Fair queueing, batches and cancellation, with a session that records its tiles."""
 
 import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
-from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.scheduling import SECOND, ControlledSession, scheduled, scores_of, slot_occupied, tiles
 from support.servers import wait_until
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
-from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
-from service.engine.scheduler import Flow, Scheduler
-from service.engine.session import RunSizes, Session, SingleRuns
+from service.engine.scheduler import Flow
+from service.engine.session import RunSizes
 from service.errors import CancelledRunError, ImageError, ModelError
-
-SECOND = 1.0
-"""Multiply-adds of a tile that runs for one second."""
-
-
-class ControlledSession(Session):
-    """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `proceed`."""
-
-    fixed_batch: int | None = None
-    bytes_per_pixel = 1.0
-    run_sizes: RunSizes | None = None
-
-    def __init__(self) -> None:
-        self.ran: list[list[int]] = []
-        self.single: list[bool] = []
-        self.observed: list[float] = []
-        self.terminated: list[bool] = []
-        self.running, self.proceed = Event(), Event()
-        self.proceed.set()
-
-    def predict_seconds(self, multiply_adds: float) -> float:
-        """Return one second per multiply-add."""
-        return multiply_adds
-
-    def observe(self, multiply_adds: float, seconds: float) -> None:
-        """Keep the rate."""
-        assert seconds >= 0
-        self.observed.append(multiply_adds)
-
-    def score(
-        self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None, *, single: bool = False
-    ) -> NDArray[np.float32]:
-        """Return the first pixel of each tile; raises an error if the run is terminated."""
-        assert cancellation is not None
-        self.ran.append([int(tile.flat[0]) for tile in tiles])
-        self.single.append(single)
-        self.running.set()
-        while not self.proceed.wait(0.001):
-            if cancellation.cancelled:
-                self.terminated.append(True)
-                raise RuntimeError("terminated")
-        return np.array([tile.flat[0] for tile in tiles], np.float32)[:, None, None, None]
-
-
-@contextmanager
-def scheduled(slots: int | None = 1, **batching: Any) -> Iterator[Scheduler]:
-    """Yield a scheduler that is closed at the end of the block."""
-    scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
-    try:
-        yield scheduler
-    finally:
-        scheduler.close()
-
-
-def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
-    """Return tiles, each of which has one value."""
-    return [np.full((side, side, 1), value, np.uint8) for value in values]
-
-
-def scores_of(future: Future[Any]) -> list[int]:
-    """Return the scores of a future, which are the first pixels of its tiles."""
-    return [int(scores.item()) for scores in future.result(10)]
-
-
-@contextmanager
-def slot_occupied(scheduler: Scheduler, session: ControlledSession) -> Iterator[None]:
-    """Run a tile until the end of the block, so that all other tiles wait."""
-    session.proceed.clear()
-    session.running.clear()
-    first = Flow(scheduler).submit(session, tiles(0), SECOND)
-    assert session.running.wait(10)
-    try:
-        yield
-    finally:
-        session.proceed.set()
-    assert scores_of(first) == [0]
-
-
-@contextmanager
-def held(session: ControlledSession) -> Iterator[None]:
-    """Let no run of a session end before the end of the block."""
-    session.proceed.clear()
-    try:
-        yield
-    finally:
-        session.proceed.set()
 
 
 def test_nothing_of_a_batch_is_kept() -> None:
@@ -228,127 +140,6 @@ def test_one_slot_is_free_of_large_images() -> None:
         assert [scores_of(future) for future in futures] == [[1]] * 5
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [None, RunSizes(16), RunSizes(16, 2)],
-    ids=["unmeasured", "alone", "two"],
-)
-def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
-    """Without a number of slots, a session's batches run beside each other if it computes faster so."""
-    session = ControlledSession()
-    session.run_sizes, session.proceed = sizes, Event()
-    with scheduled(slots=None, max_tiles=1) as scheduler:
-        futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(4)]
-        large = [Flow(scheduler, large=True).submit(session, tiles(9), SECOND) for _ in range(3)]
-        most = sizes.concurrent if sizes else 1
-        wait_until(lambda: len(session.ran) >= 2 * most)
-        time.sleep(0.05)
-        assert len(session.ran) == 2 * most
-        assert session.ran.count([9]) == most
-        session.proceed.set()
-        assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9], [9]]
-
-
-@pytest.mark.parametrize("single", [SingleRuns(16, 2, fewest=2), None], ids=["single", "shared"])
-def test_batches_beside_others_run_in_one_thread(single: SingleRuns | None) -> None:
-    """A batch that is alone computes in all threads. Others do so only if that was not measured to be slower."""
-    session = ControlledSession()
-    session.run_sizes = RunSizes(16, 2, single=single)
-    with scheduled(slots=None, max_tiles=1) as scheduler:
-        assert scores_of(Flow(scheduler).submit(session, tiles(1), SECOND)) == [1]
-        session.proceed.clear()
-        first = Flow(scheduler).submit(session, tiles(2), SECOND)
-        wait_until(lambda: len(session.ran) == 2)
-        second = Flow(scheduler).submit(session, tiles(3), SECOND)
-        wait_until(lambda: len(session.ran) == 3)
-        session.proceed.set()
-        assert (scores_of(first), scores_of(second)) == ([2], [3])
-        assert scores_of(Flow(scheduler).submit(session, tiles(4), SECOND)) == [4]
-        assert scores_of(Flow(scheduler).submit(session, tiles(5, 6, side=8), SECOND)) == [5, 6]
-        assert scores_of(Flow(scheduler, large=True).submit(session, tiles(7, 8), SECOND)) == [7, 8]
-    assert session.single == [False, False, single is not None] + [False] * 5
-    assert sorted(session.observed) == [SECOND] * 7 + [2 * SECOND if single else SECOND]
-
-
-def test_few_batches_run_one_after_the_other() -> None:
-    """Batches that do not use most threads together compute in all threads; enough of them in one thread each."""
-    session = ControlledSession()
-    session.run_sizes = RunSizes(16, single=SingleRuns(16, 8, fewest=4))
-    with scheduled(slots=None, max_tiles=1) as scheduler, held(session):
-        futures = [Flow(scheduler).submit(session, tiles(0), SECOND)]
-        wait_until(lambda: len(session.ran) == 1)
-        futures += [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2)]
-        time.sleep(0.05)
-        assert session.ran == [[0]]
-        futures += [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (3, 4)]
-        wait_until(lambda: len(session.ran) == 5)
-        assert session.single == [False] + [True] * 4
-        session.proceed.set()
-        assert [scores_of(future) for future in futures] == [[0], [1], [2], [3], [4]]
-        assert scores_of(Flow(scheduler).submit(session, tiles(*range(3)), SECOND)) == [0, 1, 2]
-    assert session.single[5:] == [False] * 3
-
-
-def test_runs_that_are_always_in_one_thread() -> None:
-    """If one batch is enough, every batch of a small tile computes in one thread, also alone."""
-    session = ControlledSession()
-    session.run_sizes = RunSizes(16, single=SingleRuns(16, 2))
-    with scheduled(slots=None, max_tiles=1) as scheduler:
-        assert scores_of(Flow(scheduler).submit(session, tiles(1), SECOND)) == [1]
-        assert scores_of(Flow(scheduler).submit(session, tiles(2, side=8), SECOND)) == [2]
-    assert session.single == [True, False]
-
-
-def test_batches_in_one_thread_have_their_own_size() -> None:
-    """The number of tiles in a batch is that of runs in one thread, or that of runs in all threads."""
-    session = ControlledSession()
-    session.run_sizes = RunSizes(4 * 16, single=SingleRuns(2 * 16, 1, fewest=2))
-    with scheduled(slots=None) as scheduler:
-        with held(session):
-            futures = [Flow(scheduler).submit(session, tiles(0), SECOND)]
-            wait_until(lambda: len(session.ran) == 1)
-            futures += [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(1, 8)]
-        assert [scores_of(future) for future in futures] == [[value] for value in range(8)]
-    assert session.ran == [[0], [1, 2], [3, 4], [5, 6], [7]]
-    assert session.single == [False, True, True, True, False]
-
-
-def test_a_number_of_slots_rules_out_runs_in_one_thread() -> None:
-    """With a number of slots, fewer batches may run than there are threads: each computes in all threads."""
-    session = ControlledSession()
-    session.run_sizes = RunSizes(16, single=SingleRuns(16, 4))
-    with scheduled(slots=3, max_tiles=1) as scheduler:
-        assert scores_of(Flow(scheduler).submit(session, tiles(1, 2, 3, 4), SECOND)) == [1, 2, 3, 4]
-    assert not any(session.single)
-
-
-def test_further_batches_wait_for_a_thread() -> None:
-    """A scheduler runs at most 1 + `concurrent` batches at the same time, whatever their session allows."""
-    session = ControlledSession()
-    session.run_sizes, session.proceed = RunSizes(16, 5), Event()
-    with closing(Scheduler(concurrent=2, batching=Batching(max_tiles=1))) as scheduler:
-        futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(5)]
-        wait_until(lambda: len(session.ran) >= 3)
-        time.sleep(0.05)
-        assert len(session.ran) == 3
-        session.proceed.set()
-        assert [scores_of(future) for future in futures] == [[0], [1], [2], [3], [4]]
-
-
-def test_a_session_that_runs_alone_gets_its_turn() -> None:
-    """Batches of a session that may run beside each other do not keep out one that may not."""
-    many, alone = ControlledSession(), ControlledSession()
-    many.run_sizes, alone.run_sizes = RunSizes(16, 2), RunSizes(16)
-    many.proceed, alone.ran = Event(), many.ran
-    with scheduled(slots=None, max_tiles=1) as scheduler:
-        first = Flow(scheduler).submit(many, tiles(*[1] * 20), SECOND)
-        wait_until(lambda: len(many.ran) == 2)
-        second = Flow(scheduler).submit(alone, tiles(2), SECOND)
-        many.proceed.set()
-        assert (scores_of(first), scores_of(second)) == ([1] * 20, [2])
-    assert many.ran[:3] == [[1], [1], [2]]
-
-
 def test_batches_have_the_measured_pixels() -> None:
     """Without a number of tiles, a batch has as many pixels as the session computes fastest; larger tiles run alone."""
     session = ControlledSession()
@@ -452,7 +243,7 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
             else:
                 await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)
 
-        dropped: list[Future[Any]] = []
+        dropped = list[Future[Any]]()
         with slot_occupied(scheduler, session):
             kept = Flow(scheduler).submit(session, tiles(2), SECOND)
             with pytest.raises(ImageError, match="the second tile"):
