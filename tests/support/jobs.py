@@ -1,5 +1,6 @@
 """Jobs of `fullconv-batch` in tests: the command, images, and what a job has written."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,3 +49,9 @@ def make_images(folder: Path, count: int, *, side: int = 70) -> None:
         pixels = noise(side + number % 23, side + number % 31, 1, seed=number)
         suffix = (".jpg", ".png", ".tif")[number % 3]
         (folder / f"image{number:04d}{suffix}").write_bytes(encode(pixels, suffix))
+
+
+def scored_now(arguments: tuple[object, ...]) -> int:
+    """Run the command again; returns the number of images that were scored."""
+    count: int = json.loads(batch(*arguments, "--json").stdout)["images"]["processed"]
+    return count
