@@ -12,7 +12,7 @@ from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup,
 from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
 from bench.numbers import ratios
-from bench.ours import REFERENCE, InProcess, OverGrpc
+from bench.ours import AUTO, MODES, REFERENCE, InProcess, Ours, OverGrpc
 from bench.pytorch import TorchCrops
 from bench.report import BEGIN, END, document, markdown, paste, read, read_json, row, write_json
 from bench.run import CONTENDERS, Bench
@@ -28,6 +28,7 @@ ABOUT = {
     "rounds": 3,
     "date": "2026-11-30",
     "seconds": 1.0,
+    "finished": True,
 }
 
 
@@ -90,8 +91,8 @@ def test_windows_are_cut_row_by_row() -> None:
 
 
 def test_the_fastest_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The size with the least time for each window is taken, and much larger sizes are not tried."""
-    times = {1: 1.0, 2: 1.6, 4: 2.4, 8: 8.0}
+    """The size with the least time for each window is taken, also if a smaller size was much slower."""
+    times = {1: 1.0, 2: 4.0, 4: 2.4, 8: 8.0, 16: 16.0, 32: 32.0}
     monkeypatch.setattr("bench.contenders._seconds_of", lambda run: times[len(run())])
     assert fastest_batch(lambda windows: windows, np.zeros((32, 1, 2, 2), np.float32)) == 4
 
@@ -276,16 +277,46 @@ def test_plot_has_contenders_of_quick_run(tmp_path: Path) -> None:
 
 
 def test_full_run_measures_each_contender_once() -> None:
-    """At native strides each contender is in one group of an image; at finer strides, those of the quick run are."""
+    """At native strides each contender is in one group of an image; at finer strides, only the main ones are."""
     pairs = {(case.network, case.side, case.divisor) for case in FULL.cases}
     assert len(pairs) == 4 * 3 * 3 + 1
     for network, side, divisor in pairs:
         cases = [case for case in FULL.cases if (case.network, case.side, case.divisor) == (network, side, divisor)]
         for contender in set(CONTENDERS) - {BASELINE}:
             included = sum(FULL.includes(case, contender) for case in cases)
-            is_left_out = isinstance(contender, OverGrpc) and contender.pair not in MAIN_PAIRS
-            is_left_out |= divisor > 1 and not QUICK.includes(Case(network, side, divisor), contender)
+            is_left_out = False
+            if isinstance(contender, Ours):
+                is_remote = isinstance(contender, OverGrpc)
+                is_left_out = contender.pair not in MAIN_PAIRS and (is_remote or divisor > 1)
+                is_left_out |= is_remote and divisor > 1 and (contender.mode, contender.pair) != ("dense", AUTO)
             assert included == (not is_left_out), contender.name
+
+
+def test_quick_run_measures_fp32_in_mode_dense() -> None:
+    """A quick run measures every mode with "auto", and beside it only mode dense in fp32."""
+    included = {contender.name for contender in CONTENDERS if QUICK.includes(QUICK.cases[0], contender)}
+    assert {name for name in included if name.startswith("fullconv")} == {
+        *(f"fullconv {mode}, auto" for mode in MODES), "fullconv dense, auto, gRPC", "fullconv dense, cpu fp32"
+    }  # fmt: skip
+
+
+def test_networks_are_converted_anew_for_other_strides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full run returns to each network for finer strides; it then has an empty folder and only these strides."""
+    made = []
+
+    def make(name: str, folder: Path, divisors: set[int]) -> Network:
+        made.append((name, divisors))
+        (folder / "network").mkdir()
+        raise ImportError(name=f"library of {name}")
+
+    monkeypatch.setattr("bench.run.make", make)
+    cases = (Case("digits", 384), Case("digits", 1024), Case("vgg16", 384), Case("digits", 384, 2))
+    runs = list(Bench(replace(QUICK, cases=cases), tmp_path).measure())
+    assert made == [("digits", {1}), ("vgg16", {1}), ("digits", {2})]
+    assert [run.entries[0].problem for run in runs] == [
+        f"not installed: library of {name}" for name in ("digits", "digits", "vgg16", "digits")
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 def test_groups_share_a_table() -> None:

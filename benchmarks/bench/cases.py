@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from bench.contenders import BASELINE, Contender
 from bench.networks import DIVISORS, NETWORKS
-from bench.ours import AUTO, MODES, REFERENCE, InProcess, OverGrpc
+from bench.ours import AUTO, MODES, REFERENCE, Ours, OverGrpc, Pair
 from bench.windows import Sample
 
 SIDES = (384, 1024, 4096)
 """Heights and widths of the images in pixels."""
+WHOLE = 2048
+"""Side of a further image, for VGG-16 only. Mode dense scores the whole of it, however long that takes."""
 MAIN_PAIRS = (AUTO, REFERENCE)
 """Providers and precisions of the main contenders."""
 
@@ -25,19 +27,28 @@ class Group:
 
     Otherwise it runs with `MAIN_PAIRS`, and over gRPC in mode dense with "auto".
     """
-    has_grpc: bool = True
+    is_brief: bool = False
+    """Whether modes other than dense run only with "auto"."""
     has_others: bool = False
     """Whether the other ways to score an image are measured."""
-    is_whole: bool = False
-    """Whether whole images are scored, however long that takes."""
+
+    def includes(self, mode: str, pair: Pair, *, over_grpc: bool) -> bool:
+        """Return whether a mode runs by a provider in a precision, in-process or over gRPC."""
+        if mode not in self.modes:
+            return False
+        is_first = (mode, pair) == ("dense", AUTO)
+        if over_grpc:
+            return is_first != self.is_further and pair in MAIN_PAIRS
+        if self.is_further:
+            return pair not in MAIN_PAIRS
+        return pair == AUTO or (pair == REFERENCE and (mode == "dense" or not self.is_brief))
 
 
-MAIN = Group("main", MODES, has_others=True)
-BRIEF = Group("brief", ("dense",), has_grpc=False, is_whole=True)
+BRIEF = Group("brief", MODES, is_brief=True, has_others=True)
 DENSE, WINDOWS = Group("dense", MODES[:1], has_others=True), Group("windows", MODES[1:])
-"""The contenders of `MAIN` in two groups, which need less memory each."""
+"""The contenders of a full run in groups that need less memory each; `FURTHER` has the rest of them."""
 FURTHER = Group("further dense", MODES[:1], is_further=True), Group("further windows", MODES[1:], is_further=True)
-GROUPS = {group.name: group for group in (MAIN, BRIEF, DENSE, WINDOWS, *FURTHER)}
+GROUPS = {group.name: group for group in (BRIEF, DENSE, WINDOWS, *FURTHER)}
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,17 @@ class Case:
     network: str
     side: int
     divisor: int = 1
-    group: Group = MAIN
+    group: Group = BRIEF
 
     @property
     def stride(self) -> int:
         """Pixels between windows."""
         return NETWORKS[self.network].stride // self.divisor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole image is scored, however long that takes; otherwise, perhaps only its middle."""
+        return self.side == WHOLE and self.group.modes == ("dense",)
 
 
 @dataclass(frozen=True)
@@ -75,14 +91,9 @@ class Scope:
             return True
         if self.only not in contender.name:
             return False
-        group = case.group
-        match contender:
-            case InProcess(mode, pair):
-                return mode in group.modes and (pair in MAIN_PAIRS) != group.is_further
-            case OverGrpc(mode, pair):
-                is_further = (mode, pair) != ("dense", AUTO)
-                return group.has_grpc and mode in group.modes and pair in MAIN_PAIRS and is_further == group.is_further
-        return group.has_others
+        if isinstance(contender, Ours):
+            return case.group.includes(contender.mode, contender.pair, over_grpc=isinstance(contender, OverGrpc))
+        return case.group.has_others
 
     def sample(self, network: str) -> Sample:
         """Return the windows that stand for an image when crops of a network are timed."""
@@ -103,7 +114,6 @@ QUICK = Scope(
         Case("resnet50", 1024),
         Case("vgg16", 384),
         Case("vgg16", 1024),
-        Case("vgg16", 2048, group=BRIEF),
     ),
     is_full=False,
     seconds=4,
@@ -112,12 +122,12 @@ QUICK = Scope(
 FULL = Scope(
     tuple(
         Case(network, side, divisor, group)
-        for network in NETWORKS
         for divisor in DIVISORS
+        for network in NETWORKS
         for group in (DENSE, WINDOWS, *(FURTHER if divisor == 1 else ()))
-        for side in (*SIDES[:2], *((2048,) if (network, divisor) == ("vgg16", 1) else ()), SIDES[2])
+        for side in (*SIDES[:2], *((WHOLE,) if (network, divisor) == ("vgg16", 1) else ()), SIDES[2])
     ),
     is_full=True,
     seconds=10,
 )
-"""Some hours on two cores."""
+"""Some hours on two cores. An interrupted run has the native strides first."""

@@ -31,8 +31,6 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Numbers of windows in a batch that are tried."""
 TRIAL_SECONDS = 0.3
 """Seconds for which each size of a batch is tried, after one run; at least one run."""
-WORSE = 1.15
-"""Larger batches are no longer tried if a window takes this many times as long as in the best batch so far."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,8 @@ def best_size(
 
 def fastest_batch(score: ScoreWindows, windows: NDArray[Any]) -> int:
     """Return the number of windows in a batch, at most all of `windows`, with which a window takes the least time."""
-    times = dict[int, float]()
-    for size in BATCHES:
-        if size > len(windows) or (times and times[max(times)] > WORSE * min(times.values())):
-            break
-        times[size] = _seconds_of(partial(score, windows[:size])) / size
+    sizes = [size for size in BATCHES if size <= len(windows)]
+    times = {size: _seconds_of(partial(score, windows[:size])) / size for size in sizes}
     return min(times, key=lambda size: times[size])
 
 

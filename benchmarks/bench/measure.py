@@ -106,7 +106,7 @@ class Runner:
 
     def __init__(self, run: CaseRun, image: Pixels, scope: Scope) -> None:
         self.run, self._image = run, image
-        limit = math.inf if run.case.group.is_whole else scope.seconds
+        limit = math.inf if run.case.is_whole else scope.seconds
         areas = [self._area(entry, limit) for entry in run.entries]
         smallest = min(areas, key=lambda area: area.windows)
         self._sample = scope.sample(run.case.network).draw(smallest, np.random.default_rng(1))

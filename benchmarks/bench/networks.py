@@ -7,7 +7,7 @@ EfficientNet-Lite0 has its ImageNet weights, and digits is the shipped model.
 import runpy
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -113,13 +113,15 @@ class Network:
         return module.eval()
 
 
-def make(name: str, folder: Path) -> Network:
-    """Make a network in a folder; raises ImportError if it needs a package that is missing."""
+def make(name: str, folder: Path, divisors: Iterable[int] = DIVISORS) -> Network:
+    """Make a network in a folder, for its native stride and this stride divided by each of `divisors`.
+
+    Raises ImportError if a package is missing.
+    """
     recipe = NETWORKS[name]
-    folder.mkdir(exist_ok=True)
     weights = recipe.weights(folder)
     classifier = read_source(weights, arch=recipe.arch, window=None)
-    strides = [recipe.stride // divisor for divisor in DIVISORS[1:]]
+    strides = [recipe.stride // divisor for divisor in sorted(divisors) if divisor > 1]
     target = folder / "models" / name / "1"
     spec = convert_checkpoint(weights, target, arch=recipe.arch, verify=VERIFIED, strides=strides).spec
     original = folder / f"{name}.onnx"

@@ -103,6 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
     """Return the results as Markdown: the machine, and a table for each image."""
+    runs = sorted(runs, key=_place)
     lines = ["### Summary", "", *summary(runs), "", "### Machine", ""]
     lines += [*(textwrap.fill(line, 118, subsequent_indent="  ") for line in _about(about)), ""]
     for network, of_network in groupby(runs, key=lambda run: run.case.network):
@@ -113,12 +114,18 @@ def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _place(run: CaseRun) -> tuple[int, int, int]:
+    """Return the sort key of a case: the network, then strides from coarse to fine, then sides from small to large."""
+    return list(NETWORKS).index(run.case.network), run.case.divisor, run.case.side
+
+
 def _about(about: dict[str, Any]) -> Iterator[str]:
     machine, found = about["machine"], about["versions"]
     yield f"- CPU: {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']} GiB of memory"
     yield f"- Instructions: {', '.join(machine['flags']) or 'unknown'}; GPU: {machine['gpu']}"
     yield f"- Versions: {', '.join(f'{name} {number}' for name, number in found.items())}"
-    yield f"- Run: {about['scope']}, {about['rounds']} rounds, {about['date']}, {about['seconds']:.0f} seconds"
+    end = "" if about["finished"] else ", not finished"
+    yield f"- Run: {about['scope']}, {about['rounds']} rounds, {about['date']}, {about['seconds']:.0f} seconds{end}"
 
 
 def _title(lattice: Lattice) -> str:

@@ -1,4 +1,4 @@
-"""The course of a run: one network after the other, and for each its strides, groups of contenders, and images."""
+"""The course of a run. Successive cases of a network are measured with one conversion, by stride, group and image."""
 
 import gc
 import statistics
@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench import ours, pytorch
 from bench.cases import QUICK, Case, Scope
@@ -48,16 +49,19 @@ class Bench:
         done = {run.case for run in self.runs}
         missing = [case for case in self.scope.cases if case not in done and self._compares(case)]
         for name, cases in groupby(missing, key=lambda case: case.network):
-            _say(f"{NETWORKS[name].title}: converting")
-            own = list(cases)
-            try:
-                network = make(name, self.folder / name)
-            except ImportError as error:
-                yield from self._leave_out(own, f"not installed: {error.name or error}")
-            except Exception as error:  # of the libraries that build networks
-                yield from self._leave_out(own, f"failed: {type(error).__name__}: {error}")
-            else:
-                yield from self._measure_network(network, own)
+            with TemporaryDirectory(dir=self.folder) as folder:
+                yield from self._convert_and_measure(name, list(cases), Path(folder))
+
+    def _convert_and_measure(self, name: str, cases: Sequence[Case], folder: Path) -> Iterator[CaseRun]:
+        _say(f"{NETWORKS[name].title}: converting")
+        try:
+            network = make(name, folder, {case.divisor for case in cases})
+        except ImportError as error:
+            yield from self._leave_out(cases, f"not installed: {error.name or error}")
+        except Exception as error:  # of the libraries that build networks
+            yield from self._leave_out(cases, f"failed: {type(error).__name__}: {error}")
+        else:
+            yield from self._measure_network(network, cases)
 
     def _compares(self, case: Case) -> bool:
         """Return whether contenders are measured in a case, besides the one with which they are compared."""
